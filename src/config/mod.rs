@@ -1,0 +1,168 @@
+//! What the operator asked for: resolved, complete, and valid.
+//!
+//! As written ([`file`], [`wgquick`], [`env`]) becomes as meant ([`Config`]) once, in [`load`]. Past
+//! that point nothing is optional "to be checked later". Pure: reading a file is a function that the
+//! caller passes in.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
+
+use crate::net::{IfName, Port};
+
+mod secret;
+
+pub use secret::{PublicKey, Secret};
+
+/// The whole configuration of one gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Our end of the tunnel.
+    pub tunnel: Tunnel,
+    /// The VPN servers, in the order they are tried: alternatives, one at a time. Never empty.
+    pub peers: Vec<Peer>,
+    /// `[uplink] device`; `None` means that of the default route.
+    pub uplink: Option<IfName>,
+    /// LAN exceptions.
+    pub lan: Lan,
+    /// `[forward] ports`: accepted on the tunnel device, TCP and UDP.
+    pub forward: Vec<u16>,
+    /// `[metrics] listen`; `None` means no listener.
+    pub metrics: Option<SocketAddr>,
+    /// `[control] socket`.
+    pub control: PathBuf,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// Our end of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Device name; `tun0` unless configured.
+    pub device: IfName,
+    /// Our addresses inside the tunnel. Never empty.
+    pub addresses: Vec<Ipv4Network>,
+    /// Bytes of the largest inner packet; 1420 unless configured.
+    pub mtu: u16,
+    /// Resolvers reached through the tunnel. May be empty: then no name resolves.
+    pub dns: Vec<Ipv4Addr>,
+    /// Private destinations allowed through the tunnel besides the prefixes of `addresses` and `dns`.
+    pub private: Vec<Ipv4Network>,
+    /// Whether segmentation offloads may be used.
+    pub offload: Offload,
+    /// Our private key.
+    pub private_key: Secret,
+    /// Source port of our UDP socket; `None` picks one at random.
+    pub listen_port: Option<u16>,
+    /// Mark of our UDP socket; `None` picks one.
+    pub fwmark: Option<u32>,
+}
+
+/// Whether segmentation offloads may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offload {
+    /// Used where the kernel has them, given up at run time where it gets them wrong.
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// One VPN server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// `# name` after `[Peer]`, for people.
+    pub name: Option<String>,
+    /// The server's key.
+    pub public_key: PublicKey,
+    /// A key both share, mixed into the handshake.
+    pub preshared_key: Option<Secret>,
+    /// Where it is reached outside the tunnel.
+    pub endpoint: Endpoint,
+    /// Seconds between keepalives; `None` is off.
+    pub keepalive: Option<u16>,
+    /// Inner addresses this peer may send from and be sent to. Never empty.
+    pub allowed_ips: Vec<Ipv4Network>,
+}
+
+/// Where a VPN server is reached: an address or a name, and a UDP port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Address or name.
+    pub host: Host,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// An address, or a name to resolve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Host {
+    /// Known already.
+    Address(Ipv4Addr),
+    /// Resolved over the uplink, through a permission of its own.
+    Name(String),
+}
+
+/// LAN exceptions: each has a direction and names a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lan {
+    /// Who may open connections to which port of a joined program.
+    pub inbound: Vec<Inbound>,
+    /// Which host and port a joined program may open connections to.
+    pub outbound: Vec<Outbound>,
+}
+
+/// `{ from = "192.168.1.0/24", to = "tcp/8080" }`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inbound {
+    /// Clients.
+    pub from: Ipv4Network,
+    /// The port they may reach.
+    pub to: Port,
+}
+
+/// `{ to = "192.168.1.20", port = "tcp/445" }`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbound {
+    /// The one host.
+    pub to: Ipv4Addr,
+    /// The one port.
+    pub port: Port,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what stops us.
+    Error,
+    /// And what needs attention.
+    Warn,
+    /// And each state change.
+    Info,
+    /// And each decision; may name users' addresses.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,1 @@
+//! Looks up the name of an endpoint over one granted socket.

@@ -1,0 +1,1 @@
+//! The unprivileged half: keys, UDP socket, WireGuard, API, metrics. Holds no capability.

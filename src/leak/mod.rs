@@ -1,0 +1,1 @@
+//! What left by the uplink, seen from outside the rules.

@@ -1,0 +1,148 @@
+//! The words of the protocol between warden and engine. File descriptors travel beside a message.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::gateway::BlockReason;
+use crate::net::{Fwmark, IfName, Uplink};
+use crate::policy::Permit;
+
+/// Version of the protocol. Both halves must speak the same one.
+pub const VERSION: u32 = 1;
+
+/// What the engine says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToWarden {
+    /// First message: who is there.
+    Attach {
+        /// [`VERSION`] of the engine.
+        version: u32,
+        /// Release of the engine, for the log.
+        release: String,
+    },
+    /// Ask for a permission; `Granted` or `Refused` answers with the same number.
+    Ask {
+        /// Number of the question.
+        id: u64,
+        /// What is asked for.
+        permit: Permit,
+    },
+    /// Block until `Unblock`, whatever is asked for meanwhile.
+    Block(BlockReason),
+    /// The operator lifted the block.
+    Unblock,
+}
+
+/// What the warden says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToEngine {
+    /// Answers `Attach`. Carries the TUN device, then one listener for each name in `listeners`.
+    Welcome {
+        /// The whole configuration.
+        config: Box<Config>,
+        /// Bytes of the largest inner packet.
+        mtu: u16,
+        /// Names of the listening sockets that follow the TUN device: `control`, `uapi`.
+        listeners: Vec<String>,
+        /// Why everything is blocked, if it is.
+        blocked: Option<BlockReason>,
+        /// What is known of the namespace.
+        facts: Box<Facts>,
+    },
+    /// The permission is in force. For `Resolver` and `Endpoint` it carries a UDP socket, marked and
+    /// bound, that reaches `remote` and nothing else.
+    Granted {
+        /// Number of the question.
+        id: u64,
+        /// What was asked for.
+        permit: Permit,
+        /// Where the socket leads.
+        remote: Option<SocketAddrV4>,
+    },
+    /// The permission is not in force.
+    Refused {
+        /// Number of the question.
+        id: u64,
+        /// What was asked for.
+        permit: Permit,
+        /// One line for the operator.
+        why: String,
+    },
+    /// A whole new configuration, already valid.
+    Reconfigure(Box<Config>),
+    /// The uplink changed; sockets granted before are worth nothing now.
+    UplinkChanged,
+    /// The warden blocked everything.
+    Blocked(BlockReason),
+    /// What is known of the namespace; once a second and after each change.
+    Facts(Box<Facts>),
+}
+
+/// What the warden knows of the namespace and its rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Whether our rules are in the kernel.
+    pub armed: bool,
+    /// Microseconds from exec to the commit of deny-all.
+    pub armed_in_microseconds: u64,
+    /// Whether the kernel has the netdev egress hook (Linux 5.16), the second layer.
+    pub egress_hook: bool,
+    /// The uplink, if there is one.
+    pub uplink: Option<Uplink>,
+    /// Mark of our sockets.
+    pub mark: Option<Fwmark>,
+    /// Packets stopped since start, by reason.
+    pub blocked: BTreeMap<String, Count>,
+    /// Packets let through since start, by reason.
+    pub passed: BTreeMap<String, Count>,
+    /// Whether `/etc/resolv.conf` names the tunnel's resolvers and nothing else.
+    pub resolver: ResolverFact,
+    /// Whether IPv6 is off, and how.
+    pub ipv6: Ipv6Fact,
+    /// Devices other than loopback and the tunnel.
+    pub devices: Vec<IfName>,
+    /// Leaks seen since start.
+    pub leaks: u64,
+    /// The last leak, in words.
+    pub last_leak: Option<String>,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// State of `/etc/resolv.conf`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolverFact {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// It names these and nothing else.
+    Written(Vec<Ipv4Addr>),
+    /// It could not be written; port 53 to anywhere else is refused all the same.
+    Failed(String),
+}
+
+/// State of IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ipv6Fact {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// Switched off by sysctl on every device, and dropped by the rules.
+    Off,
+    /// The sysctl could not be written; dropped by the rules.
+    Dropped,
+}

@@ -1,0 +1,5 @@
+//! The protocol between the two processes: typed messages and file descriptors over one UNIX socket.
+
+mod message;
+
+pub use message::{Count, Facts, Ipv6Fact, ResolverFact, ToEngine, ToWarden, VERSION};

@@ -1,0 +1,3 @@
+//! The `vpngw` program.
+
+fn main() {}

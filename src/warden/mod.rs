@@ -1,0 +1,1 @@
+//! The privileged half: owns TUN, firewall, addresses, `resolv.conf`. Parses nothing hostile.
