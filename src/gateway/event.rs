@@ -49,7 +49,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// Leave `blocked`, or start over with the next server.
+    /// Leave `blocked`; while connecting, try again at once.
     Connect,
     /// Block until told otherwise.
     Disconnect,
