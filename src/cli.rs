@@ -10,12 +10,14 @@ use crate::commands::status::Output;
 /// Where the control socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/vpngw/vpngw.sock";
 
-/// A VPN gateway that fails closed.
+/// A VPN gateway that fails closed
 ///
-/// Holds the network namespace that a torrent client lives in: the only way out is the WireGuard
-/// tunnel, from the first instruction on and after the gateway's death. Without a command, it runs.
+/// Holds the network namespace that a torrent client lives in. The only way out is
+/// the WireGuard tunnel: from the first instruction on, and after the gateway's death.
+/// Without a command, it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
-#[command(name = "vpngw", version, disable_help_subcommand = true, after_help = CODES)]
+#[command(name = "vpngw", version, verbatim_doc_comment, after_help = CODES)]
+#[command(disable_help_subcommand = true)]
 pub struct Cli {
     /// What every command takes.
     #[command(flatten)]
@@ -25,13 +27,20 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-const CODES: &str = "Exit codes: 0 connected, or done; 1 not connected, or not running; \
-    2 bad usage or configuration; 3 leak; 4 blocked.";
+const CODES: &str = "\
+Exit codes:
+  0  connected, or done
+  1  not connected, or not running
+  2  wrong usage or configuration
+  3  blocked by a leak
+  4  blocked otherwise";
 
 /// What every command takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Shared {
-    /// vpngw.toml, or a wg-quick file [default: the first one found at the usual places]
+    /// Configuration: vpngw.toml, or a wg-quick file
+    ///
+    /// Unless given, the first one found at the usual places.
     #[arg(long, value_name = "FILE", env = "VPNGW_CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// Control socket [default: /run/vpngw/vpngw.sock]
@@ -78,7 +87,7 @@ pub enum Command {
     Disconnect,
     /// Remove the rules and routes that an ended gateway left in force
     Cleanup,
-    /// Build a VPN server, a client and a small Internet on this machine and watch them
+    /// Show it at work between namespaces of this machine
     Demo {
         /// Leave a shell open inside
         #[arg(long)]

@@ -64,12 +64,16 @@ async fn watch(socket: &Path) -> Result<Code, Failure> {
     let mut screen = Screen::open()?;
     let mut code = Code::NotConnected;
     loop {
-        tokio::select! {
+        let answer = async {
+            second.tick().await;
+            client::status(socket).await
+        };
+        let answer = tokio::select! {
             _ = interrupt.recv() => return Ok(code),
             _ = terminate.recv() => return Ok(code),
-            _ = second.tick() => {}
-        }
-        let text = match client::status(socket).await {
+            answer = answer => answer,
+        };
+        let page = match answer {
             Ok(status) => {
                 code = Code::from(&status);
                 render(&status, style)
@@ -80,7 +84,7 @@ async fn watch(socket: &Path) -> Result<Code, Failure> {
                 render::problem(&format!("{error:#}"), style)
             }
         };
-        screen.show(&text)?;
+        screen.show(&page)?;
     }
 }
 

@@ -35,9 +35,8 @@ pub struct Health {
 pub enum Error {
     /// No gateway runs with this socket.
     #[error(
-        "no gateway is running here: nothing answers at {}. \
-         If one ran before, its rules are still in force and block everything \
-         (`vpngw run` takes over from them, `vpngw cleanup` removes them)",
+        "no gateway answers at {}; rules of an earlier run stay in force \
+         until `vpngw run` replaces them or `vpngw cleanup` removes them",
         .0.display()
     )]
     NotRunning(PathBuf),
@@ -195,7 +194,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let error = ask(&path).await;
         assert!(matches!(error, Error::NotRunning(_)));
-        assert!(error.to_string().contains("rules are still in force"));
+        assert!(error.to_string().contains("rules of an earlier run stay"));
     }
 
     #[tokio::test]

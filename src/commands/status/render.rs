@@ -3,6 +3,7 @@
 use super::units::{bytes, count, duration, rate};
 use crate::config::Offload;
 use crate::control::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Tunnel};
+use crate::gateway::BlockReason;
 
 /// Whether the text may hold colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub fn render(status: &Status, style: Style) -> String {
     connection(&mut page, status);
     page.gap();
     kill_switch(&mut page, &status.kill_switch, status.state);
-    leaks(&mut page, &status.leaks, &status.reason);
+    leaks(&mut page, status);
     page.gap();
     lan(&mut page, &status.lan, status.state);
     tunnel(&mut page, &status.tunnel, status.state);
@@ -61,6 +62,10 @@ fn headline(page: &mut Page, status: &Status) {
     page.text += &format!("{word}  {when}\n");
     if !status.reason.is_empty() {
         page.block("  ", 2, &status.reason, Tone::Plain);
+    }
+    if status.state == State::Blocked && status.blocked_by != Some(BlockReason::Stopping) {
+        let next = "nothing but loopback passes until `vpngw connect`";
+        page.block("  ", 2, next, Tone::Faint);
     }
 }
 
@@ -122,13 +127,16 @@ fn kill_switch(page: &mut Page, kill: &KillSwitch, state: State) {
     }
 }
 
-fn leaks(page: &mut Page, leaks: &Leaks, reason: &str) {
-    match (leaks.detected, &leaks.last) {
-        (0, _) => page.row("leaks", "none seen", Tone::Good),
+fn leaks(page: &mut Page, status: &Status) {
+    let Leaks { detected, last } = &status.leaks;
+    let seen = format!("{} seen", count(*detected));
+    match (detected, last) {
+        (0, _) if status.kill_switch.armed => page.row("leaks", "none seen", Tone::Good),
+        (0, _) => page.row("leaks", "none seen", Tone::Plain),
         // Said at the top already.
-        (n, Some(last)) if reason.contains(last) => page.row("leaks", &count(n), Tone::Bad),
-        (n, Some(last)) => page.row("leaks", &format!("{}; last: {last}", count(n)), Tone::Bad),
-        (n, None) => page.row("leaks", &count(n), Tone::Bad),
+        (_, Some(last)) if status.reason.contains(last) => page.row("leaks", &seen, Tone::Bad),
+        (_, Some(last)) => page.row("leaks", &format!("{seen}; last: {last}"), Tone::Bad),
+        (_, None) => page.row("leaks", &seen, Tone::Bad),
     }
 }
 
