@@ -83,7 +83,9 @@ impl Status {
         if !self.reason.is_empty() {
             line += &format!(": {}", self.reason);
         }
-        line
+        // Names and reasons come from files and from the network.
+        let printable = |c: char| if c.is_control() { '?' } else { c };
+        line.chars().map(printable).collect()
     }
 }
 
@@ -293,5 +295,8 @@ mod tests {
                 .summary()
                 .starts_with("blocked, server se-sto-wg-001: leak:")
         );
+        let mut hostile = example::connecting();
+        hostile.reason = "a\n\x1b[2J".to_owned();
+        assert!(!hostile.summary().contains(char::is_control));
     }
 }
