@@ -1,1 +1,194 @@
 //! The command line.
+
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::status::Output;
+
+/// Where the control socket is unless somebody says otherwise.
+pub const SOCKET: &str = "/run/vpngw/vpngw.sock";
+
+/// A VPN gateway that fails closed
+///
+/// Holds the network namespace that a torrent client lives in. The only way out is
+/// the WireGuard tunnel: from the first instruction on, and after the gateway's death.
+/// Without a command, it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "vpngw", version, verbatim_doc_comment, after_help = CODES)]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub shared: Shared,
+    /// What to do; [`Command::Run`] when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const CODES: &str = "\
+Exit codes:
+  0  connected, or done
+  1  not connected, or not running
+  2  wrong usage or configuration
+  3  blocked by a leak
+  4  blocked otherwise";
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Shared {
+    /// Configuration: vpngw.toml, or a wg-quick file
+    ///
+    /// Unless given, the first one found at the usual places.
+    #[arg(long, value_name = "FILE", env = "VPNGW_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    /// Control socket [default: /run/vpngw/vpngw.sock]
+    #[arg(long, value_name = "PATH", env = "VPNGW_SOCKET", global = true)]
+    pub socket: Option<PathBuf>,
+}
+
+impl Shared {
+    /// Where a client finds the gateway. The gateway itself prefers `[control] socket` to the default.
+    pub fn socket(&self) -> &Path {
+        self.socket.as_deref().unwrap_or_else(|| Path::new(SOCKET))
+    }
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Close the namespace, then open the tunnel and keep it open
+    Run,
+    /// The unprivileged half; started by `run`
+    #[command(hide = true)]
+    Engine {
+        /// Inherited socket to the privileged half
+        #[arg(long, value_name = "N")]
+        link_fd: RawFd,
+    },
+    /// Show what the gateway is doing
+    Status(Status),
+    /// Exit 0 if the tunnel is usable, 1 if not
+    Healthcheck,
+    /// Check the configuration and print where each value came from
+    Check,
+    /// Print every change that `run` would make to the kernel; change nothing
+    Plan,
+    /// Say whether a packet would pass, and by which rule
+    Explain {
+        /// Where it goes: 1.1.1.1:53/udp
+        #[arg(value_name = "TARGET")]
+        target: String,
+    },
+    /// Leave `blocked`, or start over with the next server
+    Connect,
+    /// Block everything but loopback until `connect`
+    Disconnect,
+    /// Remove the rules and routes that an ended gateway left in force
+    Cleanup,
+    /// Show it at work between namespaces of this machine
+    Demo {
+        /// Leave a shell open inside
+        #[arg(long)]
+        shell: bool,
+    },
+}
+
+/// How the status is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Status {
+    /// Refresh in place once a second
+    #[arg(long, short, conflicts_with = "json")]
+    pub watch: bool,
+    /// Print the whole state as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Status {
+    /// The one form that the flags ask for.
+    pub fn output(self) -> Output {
+        if self.json {
+            Output::Json
+        } else if self.watch {
+            Output::Watch
+        } else {
+            Output::Page
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_runs() {
+        assert_eq!(parse("vpngw").command, None);
+        assert_eq!(parse("vpngw run").command, Some(Command::Run));
+    }
+
+    #[test]
+    fn shared_flags_stand_before_or_after_the_command() {
+        for line in [
+            "vpngw --socket /a --config b status",
+            "vpngw status --config b --socket /a",
+            "vpngw --config b status --socket /a",
+        ] {
+            let shared = parse(line).shared;
+            assert_eq!(shared.socket(), Path::new("/a"), "{line}");
+            assert_eq!(shared.config.as_deref(), Some(Path::new("b")), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_socket_has_a_default_that_can_be_told_from_a_wish() {
+        assert_eq!(Shared::default().socket(), Path::new(SOCKET));
+        assert_eq!(Shared::default().socket, None);
+    }
+
+    #[test]
+    fn watch_and_json_exclude_each_other() {
+        assert_eq!(status("vpngw status").output(), Output::Page);
+        assert_eq!(status("vpngw status --watch").output(), Output::Watch);
+        assert_eq!(status("vpngw status --json").output(), Output::Json);
+        let both = "vpngw status --watch --json".split(' ');
+        assert_eq!(Cli::try_parse_from(both).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn every_command_parses() {
+        for line in [
+            "engine --link-fd 3",
+            "healthcheck",
+            "check",
+            "plan",
+            "explain 1.1.1.1:53/udp",
+            "connect",
+            "disconnect",
+            "cleanup",
+            "demo",
+            "demo --shell",
+        ] {
+            assert!(parse(&format!("vpngw {line}")).command.is_some(), "{line}");
+        }
+    }
+
+    fn status(line: &str) -> Status {
+        match parse(line).command {
+            Some(Command::Status(status)) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn parse(line: &str) -> Cli {
+        Cli::try_parse_from(line.split(' ')).unwrap()
+    }
+}

@@ -17,11 +17,11 @@
 //! | 6 | [`leak`] | what left by the uplink |
 //! | 7 | [`link`] | the protocol between warden and engine |
 //! | 7 | [`control`] | the API on the control socket |
-//! | 7 | [`metrics`] | what Prometheus reads |
-//! | 8 | [`warden`] | the privileged half |
-//! | 8 | [`engine`] | the unprivileged half |
-//! | 9 | [`commands`] | one file for each subcommand |
-//! | 10 | [`cli`] | the command line |
+//! | 8 | [`metrics`] | what Prometheus reads |
+//! | 9 | [`warden`] | the privileged half |
+//! | 9 | [`engine`] | the unprivileged half |
+//! | 10 | [`commands`] | one file for each subcommand |
+//! | 11 | [`cli`] | the command line |
 
 pub mod net;
 
@@ -41,6 +41,7 @@ pub mod wireguard;
 
 pub mod control;
 pub mod link;
+
 pub mod metrics;
 
 pub mod engine;

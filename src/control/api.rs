@@ -1,12 +1,14 @@
 //! What the control API says: the schema of `vpngw status --json`, both sides of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Inbound, Offload, Outbound, PublicKey};
+use crate::gateway::BlockReason;
 use crate::net::IfName;
 
 /// The state of the gateway. Fields are only ever added.
@@ -20,6 +22,9 @@ pub struct Status {
     pub state: State,
     /// Why, in words; empty when connected.
     pub reason: String,
+    /// Why everything but loopback is blocked, as a value; `None` unless `state` is `blocked`.
+    #[serde(default)]
+    pub blocked_by: Option<BlockReason>,
     /// When this state began, RFC 3339, UTC.
     pub since: String,
     /// Seconds since this state began.
@@ -28,7 +33,8 @@ pub struct Status {
     pub endpoint: Option<SocketAddrV4>,
     /// `# name` of the peer, or its host name.
     pub peer: Option<String>,
-    /// The server's key.
+    /// The server's key, base64.
+    #[serde(default, with = "key")]
     pub public_key: Option<PublicKey>,
     /// Seconds since the last handshake.
     pub handshake_age_seconds: Option<f64>,
@@ -54,6 +60,35 @@ pub struct Status {
     pub tunnel: Tunnel,
 }
 
+impl Status {
+    /// Whether a joined program has its network and the rules that guard it: what health is.
+    pub fn ready(&self) -> bool {
+        self.state == State::Connected && self.kill_switch.armed
+    }
+
+    /// One line for a health check: the state, and what a person would ask next.
+    pub fn summary(&self) -> String {
+        let state = self.state;
+        let mut line = match (&self.peer, self.endpoint) {
+            (Some(peer), _) => format!("{state}, server {peer}"),
+            (None, Some(endpoint)) => format!("{state}, server {endpoint}"),
+            (None, None) => state.to_string(),
+        };
+        if let Some(age) = self.handshake_age_seconds {
+            line += &format!(", last handshake {age:.0} s ago");
+        }
+        if !self.kill_switch.armed {
+            line += ", kill switch not confirmed";
+        }
+        if !self.reason.is_empty() {
+            line += &format!(": {}", self.reason);
+        }
+        // Names and reasons come from files and from the network.
+        let printable = |c: char| if c.is_control() { '?' } else { c };
+        line.chars().map(printable).collect()
+    }
+}
+
 /// How the namespaces are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +109,27 @@ pub enum State {
     Connected,
     /// Loopback only, until an operator says otherwise.
     Blocked,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 4] = [
+        Self::Arming,
+        Self::Connecting,
+        Self::Connected,
+        Self::Blocked,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Arming => "arming",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Blocked => "blocked",
+        })
+    }
 }
 
 /// The kill switch.
@@ -145,4 +201,102 @@ pub struct Tunnel {
     pub offload: Offload,
     /// Ports accepted from the tunnel.
     pub forward: Vec<u16>,
+}
+
+/// What went wrong, as the body of every answer that is not 200.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// One line for the operator.
+    pub error: String,
+}
+
+/// A key as wg(8) writes it.
+mod key {
+    use super::{Deserialize, PublicKey};
+    use serde::de::Error;
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        key: &Option<PublicKey>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        match key {
+            Some(key) => out.collect_str(key),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<PublicKey>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else {
+            return Ok(None);
+        };
+        let key = PublicKey::from_base64(&text);
+        key.map(Some)
+            .ok_or_else(|| D::Error::custom("`public_key` is not 44 characters of base64"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::example;
+
+    #[test]
+    fn a_status_reads_as_it_is_written() {
+        for status in example::all() {
+            let json = serde_json::to_string(&status).unwrap();
+            assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+        }
+    }
+
+    #[test]
+    fn the_schema_has_the_names_that_scripts_rely_on() {
+        let json = serde_json::to_value(example::connected()).unwrap();
+        assert_eq!(json["state"], "connected");
+        assert_eq!(json["endpoint"], "198.51.100.10:51820");
+        assert_eq!(json["kill_switch"]["armed_in_microseconds"], 3184);
+        assert_eq!(json["leaks"]["detected"], 0);
+        assert_eq!(json["lan"]["inbound"][0]["to"], "tcp/8080");
+        assert_eq!(json["ipv6"], "off");
+        assert_eq!(json["tunnel"]["address"][0], "10.64.0.2/32");
+        assert_eq!(json["public_key"].as_str().unwrap().len(), 44);
+    }
+
+    #[test]
+    fn a_field_added_later_does_not_break_a_reader() {
+        let mut json = serde_json::to_value(example::connected()).unwrap();
+        json["later"] = true.into();
+        assert_eq!(
+            serde_json::from_value::<Status>(json).unwrap(),
+            example::connected()
+        );
+    }
+
+    #[test]
+    fn ready_is_connected_behind_confirmed_rules() {
+        assert!(example::connected().ready());
+        let mut unarmed = example::connected();
+        unarmed.kill_switch.armed = false;
+        assert!(!unarmed.ready());
+        assert!(!example::connecting().ready());
+        assert!(!example::blocked_by_leak().ready());
+    }
+
+    #[test]
+    fn a_summary_is_one_line() {
+        assert_eq!(
+            example::connected().summary(),
+            "connected, server se-sto-wg-001, last handshake 48 s ago"
+        );
+        assert!(
+            example::blocked_by_leak()
+                .summary()
+                .starts_with("blocked, server se-sto-wg-001: leak:")
+        );
+        let mut hostile = example::connecting();
+        hostile.reason = "a\n\x1b[2J".to_owned();
+        assert!(!hostile.summary().contains(char::is_control));
+    }
 }

@@ -1,0 +1,133 @@
+//! Statuses for tests: one of each kind.
+
+use super::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Topology, Tunnel};
+use crate::config::{Inbound, Offload, Outbound, PublicKey};
+use crate::gateway::BlockReason;
+
+pub(crate) fn all() -> [Status; 5] {
+    [
+        arming(),
+        connecting(),
+        connected(),
+        blocked_by_operator(),
+        blocked_by_leak(),
+    ]
+}
+
+pub(crate) fn connected() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        topology: Topology::Shared,
+        state: State::Connected,
+        reason: String::new(),
+        blocked_by: None,
+        since: "2026-11-24T06:02:11Z".to_owned(),
+        since_seconds: 8_042.3,
+        endpoint: Some("198.51.100.10:51820".parse().unwrap()),
+        peer: Some("se-sto-wg-001".to_owned()),
+        public_key: Some(PublicKey([7; 32])),
+        handshake_age_seconds: Some(48.2),
+        rx_bytes: 13_314_398_617,
+        tx_bytes: 2_254_857_830,
+        rx_bits_per_second: 94_120_000.0,
+        tx_bits_per_second: 11_803_000.0,
+        kill_switch: KillSwitch {
+            armed: true,
+            armed_in_microseconds: 3184,
+            raw_frames: true,
+            blocked_packets: 1284,
+            blocked_by_reason: [("dns", 1031), ("ipv6", 201), ("private", 40), ("other", 12)]
+                .map(|(reason, packets)| (reason.to_owned(), packets))
+                .into(),
+        },
+        leaks: Leaks {
+            detected: 0,
+            last: None,
+        },
+        lan: Lan {
+            inbound: vec![Inbound {
+                from: "192.168.1.0/24".parse().unwrap(),
+                to: "tcp/8080".parse().unwrap(),
+            }],
+            outbound: vec![Outbound {
+                to: "192.168.1.20".parse().unwrap(),
+                port: "tcp/445".parse().unwrap(),
+            }],
+        },
+        ipv6: Ipv6::Off,
+        dns: Dns {
+            servers: vec!["10.64.0.1".parse().unwrap()],
+            resolv_conf: true,
+            problem: None,
+        },
+        tunnel: Tunnel {
+            device: "tun0".parse().unwrap(),
+            address: vec!["10.64.0.2/32".parse().unwrap()],
+            mtu: 1420,
+            offload: Offload::Auto,
+            forward: vec![6881],
+        },
+    }
+}
+
+pub(crate) fn connecting() -> Status {
+    Status {
+        state: State::Connecting,
+        reason: "no answer from se-sto-wg-001 for 15 s; trying se-got-wg-002".to_owned(),
+        since: "2026-11-24T08:15:55Z".to_owned(),
+        since_seconds: 18.0,
+        endpoint: Some("203.0.113.77:51820".parse().unwrap()),
+        peer: Some("se-got-wg-002".to_owned()),
+        handshake_age_seconds: None,
+        rx_bits_per_second: 0.0,
+        tx_bits_per_second: 0.0,
+        ..connected()
+    }
+}
+
+pub(crate) fn arming() -> Status {
+    let mut status = Status {
+        state: State::Arming,
+        reason: "waiting for the kernel to confirm the rules".to_owned(),
+        endpoint: None,
+        peer: None,
+        public_key: None,
+        ..connecting()
+    };
+    status.kill_switch.armed = false;
+    status.ipv6 = Ipv6::Unknown;
+    status
+}
+
+pub(crate) fn blocked_by_operator() -> Status {
+    Status {
+        state: State::Blocked,
+        reason: BlockReason::Operator.to_string(),
+        blocked_by: Some(BlockReason::Operator),
+        since: "2026-11-24T08:10:00Z".to_owned(),
+        since_seconds: 373.0,
+        handshake_age_seconds: None,
+        rx_bits_per_second: 0.0,
+        tx_bits_per_second: 0.0,
+        ..connected()
+    }
+}
+
+pub(crate) fn blocked_by_leak() -> Status {
+    let what = "eth0 udp 172.30.0.2:51413 > 203.0.113.9:6881, 134 bytes, 8:12:30 UTC";
+    let reason = BlockReason::Leak(what.to_owned());
+    let mut status = Status {
+        reason: reason.to_string(),
+        blocked_by: Some(reason),
+        ..blocked_by_operator()
+    };
+    status.leaks = Leaks {
+        detected: 1,
+        last: Some(what.to_owned()),
+    };
+    status.kill_switch.raw_frames = false;
+    status.ipv6 = Ipv6::Dropped;
+    status.dns.resolv_conf = false;
+    status.dns.problem = Some("/etc/resolv.conf is read-only".to_owned());
+    status
+}
