@@ -8,6 +8,7 @@ use super::diagnostic::{Notes, Problem};
 use super::lan;
 use super::layer::Layer;
 use super::place::At;
+use super::resolve::DEVICE;
 use super::tunnel::{PeerDraft, WgQuick};
 use crate::net::IfName;
 
@@ -54,20 +55,20 @@ fn devices(layer: &Layer, notes: &mut Notes) {
             );
         }
     }
-    if let (Some(tunnel), Some(uplink)) = (&layer.device, &layer.uplink) {
-        if tunnel.value == uplink.value {
+    match (&layer.device, &layer.uplink) {
+        (Some(tunnel), Some(uplink)) if tunnel.value == uplink.value => {
             let wrong = format!("`{}` is the uplink's device too", tunnel.value);
             notes.error(
                 &tunnel.place,
                 Problem::new(wrong, "name the tunnel's device `tun0`"),
             );
         }
-    } else if let Some(uplink) = &layer.uplink {
-        if uplink.value.as_str() == "tun0" {
-            let wrong = "`tun0` is the tunnel's own device";
+        (None, Some(uplink)) if uplink.value.as_str() == DEVICE => {
+            let wrong = format!("`{DEVICE}` is the tunnel's own device");
             let right = "name the device of the default route, or another device for the tunnel";
             notes.error(&uplink.place, Problem::new(wrong, right));
         }
+        (Some(_) | None, Some(_) | None) => {}
     }
 }
 

@@ -133,8 +133,4 @@ impl Notes {
             std::mem::take(&mut self.warnings),
         )
     }
-
-    pub(super) fn has_errors(&self) -> bool {
-        !self.errors.is_empty()
-    }
 }

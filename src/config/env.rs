@@ -9,10 +9,12 @@ use zeroize::Zeroizing;
 
 use super::Read;
 use super::diagnostic::{Notes, Problem};
+use super::field::Field;
 use super::keys::{Key, Kind, nearest};
 use super::layer::{Layer, Raw};
 use super::place::{Masking, Place, Source, Text, quiet};
-use super::tunnel::{Field, PeerDraft, WgQuick, Written};
+use super::tunnel::{PeerDraft, WgQuick, Written};
+use super::value;
 use super::wgquick::items;
 
 /// Variables of the command line, which reads them itself.
@@ -88,6 +90,18 @@ pub(super) fn read(
                 layer.set(key, raw, &place(0, content.len()), notes);
             }
             Target::Field(field) => set_field(&mut tunnel, field, &content, &place, notes),
+        }
+    }
+    for peer in tunnel
+        .peers
+        .iter_mut()
+        .filter(|peer| peer.given.contains_key(&Field::PublicKey))
+    {
+        if !peer.given.contains_key(&Field::AllowedIps) {
+            let place = Place::whole(Source::Default, "");
+            // Such a peer is the only one, so it takes everything unless told otherwise.
+            peer.allowed_ips
+                .extend(notes.keep(&place, value::network("0.0.0.0/0")));
         }
     }
     if tunnel != WgQuick::default() {

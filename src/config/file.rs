@@ -3,20 +3,21 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Notes, Problem};
+use super::field::Field;
 use super::keys::{Key, Kind, nearest};
 use super::layer::{Layer, Raw};
-use super::place::{At, Place, Source, Text, quiet};
-use super::tunnel::{Field, PeerDraft, WgQuick, Written};
-use super::wgquick::items;
+use super::place::{Place, Source, Text, quiet};
+use super::tunnel::Written;
 
-type Value<'a> = Spanned<DeValue<'a>>;
+/// A value and where it stands.
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
 /// Reads a vpngw.toml; `None` where it is no TOML at all.
 pub(super) fn read(path: &Path, text: &str, notes: &mut Notes) -> Option<Layer> {
@@ -63,8 +64,15 @@ fn collect(value: &Value<'_>, secret: bool, hidden: &mut Vec<Range<usize>>) {
         DeValue::Array(array) => array
             .iter()
             .for_each(|value| collect(value, secret, hidden)),
-        _ if secret => hidden.push(value.span()),
-        _ => {}
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => {
+            if secret {
+                hidden.push(value.span());
+            }
+        }
     }
 }
 
@@ -89,11 +97,12 @@ fn suspects(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-struct Reader<'a> {
-    text: Arc<Text>,
+/// Reads one document, and notes what is wrong with it.
+pub(super) struct Reader<'a> {
+    pub(super) text: Arc<Text>,
     /// What relative paths are relative to.
-    folder: Option<&'a Path>,
-    notes: &'a mut Notes,
+    pub(super) folder: Option<&'a Path>,
+    pub(super) notes: &'a mut Notes,
 }
 
 impl Reader<'_> {
@@ -195,153 +204,39 @@ impl Reader<'_> {
         layer.set(key, raw, &place, self.notes);
     }
 
-    fn wireguard(&mut self, value: &Value<'_>, layer: &mut Layer) {
-        match value.get_ref() {
-            DeValue::String(path) => {
-                let written = self.written("wireguard", path, value);
-                layer.set(
-                    Key::Wireguard,
-                    Raw::One(written),
-                    &self.text.place("", 0..0),
-                    self.notes,
-                );
-                let folder = self.folder.unwrap_or(Path::new(""));
-                // A relative path is relative to the file that holds it; joining keeps an absolute one.
-                let resolve = |at: At<PathBuf>| At {
-                    value: folder.join(at.value),
-                    ..at
-                };
-                layer.wireguard = layer.wireguard.take().map(resolve);
-            }
-            DeValue::Table(table) => layer.inline = Some(self.tunnel(table, value.span())),
-            _ => self.wrong_type(
-                "wireguard",
-                value,
-                "the path of a wg-quick file, or a table",
-            ),
-        }
-    }
-
-    fn tunnel(&mut self, table: &DeTable<'_>, span: Range<usize>) -> WgQuick {
-        let mut tunnel = WgQuick::default();
-        tunnel.interface.place = Some(self.text.place("wireguard", span));
-        for (name, value) in table {
-            let path = format!("wireguard.{}", name.get_ref());
-            if name.get_ref() == "peers" {
-                let Some(peers) = self.array(&path, value) else {
-                    continue;
-                };
-                for (index, peer) in peers.iter().enumerate() {
-                    tunnel
-                        .peers
-                        .extend(self.peer(&format!("{path}[{index}]"), peer));
-                }
-                continue;
-            }
-            let known = || Field::ALL.into_iter().filter(|field| !field.of_peer());
-            let Some(field) = known().find(|field| field.snake() == name.get_ref()) else {
-                let names = known().map(Field::snake).chain(["peers"]);
-                self.unknown(&path, name.span(), names);
-                continue;
-            };
-            for written in self.field(&path, field, value) {
-                let (text, place) = &written;
-                let written = Written {
-                    text,
-                    place: place.clone(),
-                };
-                tunnel.interface.set(field, &written, self.notes);
-            }
-        }
-        tunnel
-    }
-
-    fn peer(&mut self, path: &str, value: &Value<'_>) -> Option<PeerDraft> {
-        let DeValue::Table(table) = value.get_ref() else {
-            self.wrong_type(path, value, "a table");
-            return None;
-        };
-        let mut peer = PeerDraft::new(self.text.place(path, value.span()));
-        for (name, value) in table {
-            let path = format!("{path}.{}", name.get_ref());
-            if name.get_ref() == "name" {
-                peer.name = self
-                    .scalar(&path, value, Kind::Text)
-                    .map(|name| quiet(&name));
-                continue;
-            }
-            let known = || Field::ALL.into_iter().filter(|field| field.of_peer());
-            let Some(field) = known().find(|field| field.snake() == name.get_ref()) else {
-                self.unknown(
-                    &path,
-                    name.span(),
-                    known().map(Field::snake).chain(["name"]),
-                );
-                continue;
-            };
-            for (text, place) in self.field(&path, field, value) {
-                peer.set(field, &Written { text: &text, place }, self.notes);
-            }
-        }
-        Some(peer)
-    }
-
-    /// The texts of one field of a tunnel, with their places.
-    fn field(&mut self, path: &str, field: Field, value: &Value<'_>) -> Vec<(String, Place)> {
-        let place = |value: &Value<'_>, text: &Arc<Text>| text.place(path, value.span());
-        let values: Vec<&Value<'_>> = match value.get_ref() {
-            DeValue::Array(array) if field.is_list() => array.iter().collect(),
-            _ => vec![value],
-        };
-        let mut found = Vec::new();
-        for value in values {
-            let text = match value.get_ref() {
-                DeValue::Integer(_) => self.scalar(path, value, Kind::Number),
-                DeValue::Boolean(flag) if field == Field::SaveConfig => {
-                    Some(flag.to_string().into())
-                }
-                _ => self.scalar(path, value, Kind::Text),
-            };
-            let place = place(value, &self.text);
-            match text {
-                Some(text) if field.is_list() => {
-                    found.extend(items(&text).map(|(_, item)| (item.to_owned(), place.clone())));
-                }
-                Some(text) => found.push((text.into_owned(), place)),
-                None => {}
-            }
-        }
-        found
-    }
-
     /// The text of a value that is no list.
-    fn scalar<'v>(&mut self, path: &str, value: &'v Value<'_>, kind: Kind) -> Option<Cow<'v, str>> {
+    pub(super) fn scalar<'v>(
+        &mut self,
+        path: &str,
+        value: &'v Value<'_>,
+        kind: Kind,
+    ) -> Option<Cow<'v, str>> {
         let number = matches!(kind, Kind::Number | Kind::Numbers);
-        match value.get_ref() {
-            DeValue::String(text) if !number => Some(Cow::Borrowed(text.as_ref())),
-            DeValue::Integer(integer) if number && integer.radix() == 10 => {
-                Some(Cow::Borrowed(integer.as_str()))
-            }
-            DeValue::Integer(integer) if number => {
+        let wanted = if number {
+            "a whole number"
+        } else {
+            "a text in quotes"
+        };
+        let value_in = value.get_ref();
+        match (value_in.as_str(), value_in.as_integer()) {
+            (Some(text), _) if !number => Some(Cow::Borrowed(text)),
+            (_, Some(integer)) if number => {
+                // Hexadecimal, octal and binary become decimal.
                 let digits = u64::from_str_radix(integer.as_str(), integer.radix());
                 Some(digits.map_or(Cow::Borrowed(integer.as_str()), |n| n.to_string().into()))
             }
-            _ => {
-                self.wrong_type(
-                    path,
-                    value,
-                    if number {
-                        "a whole number"
-                    } else {
-                        "a text in quotes"
-                    },
-                );
+            (Some(_) | None, _) => {
+                self.wrong_type(path, value, wanted);
                 None
             }
         }
     }
 
-    fn array<'v, 'i>(&mut self, path: &str, value: &'v Value<'i>) -> Option<&'v [Value<'i>]> {
+    pub(super) fn array<'v, 'i>(
+        &mut self,
+        path: &str,
+        value: &'v Value<'i>,
+    ) -> Option<&'v [Value<'i>]> {
         if let DeValue::Array(array) = value.get_ref() {
             return Some(array);
         }
@@ -349,14 +244,14 @@ impl Reader<'_> {
         None
     }
 
-    fn written<'v>(&self, path: &str, text: &'v str, value: &Value<'_>) -> Written<'v> {
+    pub(super) fn written<'v>(&self, path: &str, text: &'v str, value: &Value<'_>) -> Written<'v> {
         Written {
             text: text.trim(),
             place: self.text.place(path, value.span()),
         }
     }
 
-    fn wrong_type(&mut self, path: &str, value: &Value<'_>, wanted: &str) {
+    pub(super) fn wrong_type(&mut self, path: &str, value: &Value<'_>, wanted: &str) {
         let place = self.text.place(&quiet(path), value.span());
         let kind = value.get_ref().type_str();
         let wrong = format!("this is of type {kind}, and it must be {wanted}");
@@ -364,7 +259,7 @@ impl Reader<'_> {
             .error(&place, Problem::new(wrong, format!("write {wanted}")));
     }
 
-    fn unknown<'n>(
+    pub(super) fn unknown<'n>(
         &mut self,
         path: &str,
         name: Range<usize>,

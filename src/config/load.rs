@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::diagnostic::{Diagnostic, Errors, Notes, Problem};
 use super::layer::Layer;
-use super::place::{Place, Source, quiet};
+use super::place::{At, Place, Source, quiet};
 use super::search::Found;
 use super::tunnel::WgQuick;
 use super::{Config, Read, check, env, file, resolve, wgquick};
@@ -64,35 +64,27 @@ pub struct Origin {
 pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
     let mut notes = Notes::default();
     let environment = env::read(&sources.environment, read, &mut notes);
-    let (file, lone) = match &sources.file {
+    let file = match &sources.file {
         Some(path) => configuration(path, read, &mut notes),
-        None => (Layer::default(), None),
+        None => Some(Layer::default()),
     };
-    let wireguard = environment
-        .wireguard
-        .clone()
-        .or_else(|| file.wireguard.clone());
     let top = environment.inline.clone().unwrap_or_default();
-    let below = match (&wireguard, lone.or_else(|| file.inline.clone())) {
-        (Some(at), inline) => {
-            if inline.is_some() && environment.wireguard.is_none() {
-                let wrong = "the tunnel is given twice, here and as a table";
-                notes.error(&at.place, Problem::new(wrong, "remove one of the two"));
-            }
-            named(&at.value, &at.place, read, &mut notes)
-        }
-        (None, Some(inline)) => inline,
-        (None, None) => usual(sources, &top, read, &mut notes),
-    };
-    let tunnel = top.over(below, &mut notes);
-    let layer = environment.over(file);
+    let below = file.as_ref().and_then(|file| {
+        let named = environment.wireguard.as_ref().or(file.wireguard.as_ref());
+        tunnel(named, file, &top, &sources.wireguard, read, &mut notes)
+    });
+    // Of a tunnel that could not be read nothing more is said.
+    let known = below.is_some();
+    let tunnel = top.over(below.unwrap_or_default(), &mut notes);
+    if known {
+        resolve::require(&tunnel, &mut notes);
+    }
+    let layer = environment.over(file.unwrap_or_default());
     check::check(&layer, &tunnel, &mut notes);
-    let resolved = resolve::resolve(&layer, &tunnel, wireguard.as_ref(), &mut notes);
+    let resolved = resolve::resolve(&layer, &tunnel, layer.wireguard.as_ref());
     let warnings = notes.finish()?;
-    // Whatever keeps a configuration from being whole has been noted as an error.
-    let Some((config, origins)) = resolved else {
-        return Err(incomplete());
-    };
+    // Whatever keeps a configuration from being whole has been noted as an error before.
+    let (config, origins) = resolved.ok_or_else(incomplete)?;
     Ok(Loaded {
         config,
         origins,
@@ -100,46 +92,54 @@ pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
     })
 }
 
-/// The named file: settings, or a tunnel if it is a wg-quick file.
-fn configuration(path: &Path, read: Read<'_>, notes: &mut Notes) -> (Layer, Option<WgQuick>) {
+/// The named file: vpngw.toml, or a wg-quick file, which is a tunnel and nothing else. `None` if it
+/// could not be read.
+fn configuration(path: &Path, read: Read<'_>, notes: &mut Notes) -> Option<Layer> {
     let place = Place::whole(Source::File(path.to_owned()), "");
-    let Some(text) = text(path, &place, read, notes) else {
-        return (Layer::default(), Some(WgQuick::default()));
-    };
+    let text = text(path, &place, read, notes)?;
     let conf = path
         .extension()
         .is_some_and(|extension| extension == "conf");
     if conf || wgquick::looks_like(&text) {
-        return (Layer::default(), Some(wgquick::read(path, &text, notes)));
+        let inline = Some(wgquick::read(path, &text, notes));
+        return Some(Layer {
+            inline,
+            ..Layer::default()
+        });
     }
-    match file::read(path, &text, notes) {
-        Some(layer) => (layer, None),
-        // Its syntax is the one thing to report.
-        None => (Layer::default(), Some(WgQuick::default())),
-    }
+    file::read(path, &text, notes)
 }
 
-/// The wg-quick file that a key or a variable names.
-fn named(path: &Path, place: &Place, read: Read<'_>, notes: &mut Notes) -> WgQuick {
-    match text(path, place, read, notes) {
-        Some(text) => wgquick::read(path, &text, notes),
-        None => WgQuick::default(),
+/// The tunnel below the variables of the environment: the wg-quick file that is named, the inline
+/// table, or the file at a usual place. `None` if it could not be read.
+fn tunnel(
+    named: Option<&At<PathBuf>>,
+    file: &Layer,
+    top: &WgQuick,
+    usual: &[PathBuf],
+    read: Read<'_>,
+    notes: &mut Notes,
+) -> Option<WgQuick> {
+    if let Some(at) = named {
+        let text = text(&at.value, &at.place, read, notes)?;
+        return Some(wgquick::read(&at.value, &text, notes));
     }
-}
-
-/// The wg-quick file at a usual place, unless the environment describes a tunnel of its own.
-fn usual(sources: &Sources, top: &WgQuick, read: Read<'_>, notes: &mut Notes) -> WgQuick {
-    if top.describes_a_peer() {
-        return WgQuick::default();
+    if let Some(inline) = &file.inline {
+        return Some(inline.clone());
     }
-    match sources.wireguard.as_slice() {
-        [] => WgQuick::default(),
-        [path] => named(
-            path,
-            &Place::whole(Source::File(path.clone()), ""),
-            read,
-            notes,
-        ),
+    match usual {
+        // The variables describe a tunnel of their own.
+        _ if top.describes_a_peer() => Some(WgQuick::default()),
+        [] => Some(WgQuick::default()),
+        [path] => {
+            let text = text(
+                path,
+                &Place::whole(Source::File(path.clone()), ""),
+                read,
+                notes,
+            )?;
+            Some(wgquick::read(path, &text, notes))
+        }
         [first, rest @ ..] => {
             let names: Vec<_> = rest
                 .iter()
@@ -149,7 +149,7 @@ fn usual(sources: &Sources, top: &WgQuick, read: Read<'_>, notes: &mut Notes) ->
             let right = "name one by `wireguard = \"…\"`, VPNGW_WIREGUARD or --config";
             let place = Place::whole(Source::File(first.clone()), "");
             notes.error(&place, Problem::new(wrong, right));
-            WgQuick::default()
+            None
         }
     }
 }

@@ -4,10 +4,11 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use super::diagnostic::{Notes, Problem};
+use super::field::Field;
 use super::layer::Layer;
 use super::load::Origin;
 use super::place::{At, Place, Source, quiet};
-use super::tunnel::{Field, Interface, PeerDraft, WgQuick};
+use super::tunnel::{Interface, PeerDraft, WgQuick};
 use super::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer, Tunnel,
 };
@@ -17,24 +18,22 @@ use crate::net::IfName;
 const MTU: u16 = 1420;
 
 /// Name of the tunnel device.
-const DEVICE: &str = "tun0";
+pub(super) const DEVICE: &str = "tun0";
 
 /// Path of the control socket.
 const SOCKET: &str = "/run/vpngw/vpngw.sock";
 
-/// Everything in force, with its origins; `None` where something required is missing, which has been
-/// noted as an error.
+/// Everything in force, with its origins; `None` where something required is missing or wrong, which
+/// has been noted as an error.
 pub(super) fn resolve(
     layer: &Layer,
     wg: &WgQuick,
     wireguard: Option<&At<PathBuf>>,
-    notes: &mut Notes,
 ) -> Option<(Config, Vec<Origin>)> {
     let mut origins = Origins::default();
     if let Some(at) = wireguard {
         origins.push("wireguard", at.value.display(), Some(&at.place));
     }
-    let complete = required(wg, notes);
     let tunnel = tunnel(layer, &wg.interface, &mut origins);
     let each = wg.peers.iter().enumerate();
     let peers: Option<Vec<_>> = each
@@ -69,74 +68,64 @@ pub(super) fn resolve(
         control,
         log,
     };
-    (complete && !config.peers.is_empty()).then_some((config, origins.0))
+    let allowed = config.peers.iter().all(|peer| !peer.allowed_ips.is_empty());
+    let whole = allowed && !config.peers.is_empty() && !config.tunnel.addresses.is_empty();
+    whole.then_some((config, origins.0))
 }
 
 /// Notes what is missing. What was given and wrong has been noted already.
-fn required(wg: &WgQuick, notes: &mut Notes) -> bool {
+pub(super) fn require(wg: &WgQuick, notes: &mut Notes) {
     let interface = &wg.interface;
     let nowhere = Place::whole(Source::Default, "");
     let place = interface.place.as_ref().unwrap_or(&nowhere);
     if interface.given.is_empty() && wg.peers.is_empty() {
-        // A file that could not be read is the whole story.
-        if !notes.has_errors() || interface.place.is_some() {
-            let right = "put a wg-quick file at /config/wg0.conf, name one by `wireguard = \"…\"` in \
-                vpngw.toml or by VPNGW_WIREGUARD, or set VPNGW_WIREGUARD_PRIVATE_KEY and the others";
-            notes.error(place, Problem::new("no tunnel is configured", right));
-        }
-        return false;
+        let right = "put a wg-quick file at /config/wg0.conf, name one by `wireguard = \"…\"` in \
+            vpngw.toml or by VPNGW_WIREGUARD, or set VPNGW_WIREGUARD_PRIVATE_KEY and the others";
+        notes.error(place, Problem::new("no tunnel is configured", right));
+        return;
     }
-    let mut complete = true;
-    let mut missing = |given: bool, place: &Place, wrong: &str, right: &str| {
-        if !given {
-            complete = false;
-            notes.error(place, Problem::new(wrong, right));
-        }
-    };
-    let has = |field| interface.given.contains_key(&field);
-    let right = "write `PrivateKey = …` below [Interface], or set VPNGW_WIREGUARD_PRIVATE_KEY";
-    missing(
-        has(Field::PrivateKey),
-        place,
-        "the tunnel has no private key",
-        right,
-    );
-    // An address that is IPv6 was left out with a warning, and is not enough.
-    let wrong = match has(Field::Address) {
-        true => "the tunnel has no IPv4 address",
-        false => "the tunnel has no address",
-    };
-    let right = "write `Address = 10.64.0.2/32` with the address that the provider gave you";
-    let addressed = !interface.addresses.is_empty();
-    missing(addressed, place, wrong, right);
-    missing(
-        !wg.peers.is_empty(),
-        place,
-        "the tunnel has no peer",
-        "write a `[Peer]` section",
-    );
+    if !interface.given.contains_key(&Field::PrivateKey) {
+        let right = "write `PrivateKey = …` below [Interface], or set VPNGW_WIREGUARD_PRIVATE_KEY";
+        notes.error(place, Problem::new("the tunnel has no private key", right));
+    }
+    if interface.addresses.is_empty() {
+        let right = "write `Address = 10.64.0.2/32` with the address that the provider gave you";
+        notes.error(place, Problem::new("the tunnel has no IPv4 address", right));
+    }
+    if interface.dns.is_empty() {
+        let wrong = "the tunnel has no resolver, so joined programs look up no name";
+        notes.warn(
+            place,
+            Problem::new(
+                wrong,
+                "write `DNS = 10.64.0.1` with the provider's resolver",
+            ),
+        );
+    }
+    if wg.peers.is_empty() {
+        let right = "write a `[Peer]` section, or set VPNGW_WIREGUARD_PUBLIC_KEY and the others";
+        notes.error(place, Problem::new("the tunnel has no peer", right));
+    }
     for peer in &wg.peers {
-        let has = |field| peer.given.contains_key(&field);
-        let place = &peer.place;
-        let right = "write `PublicKey = …` with the server's public key";
-        missing(
-            has(Field::PublicKey),
-            place,
-            "the peer has no public key",
-            right,
-        );
-        let right = "write `Endpoint = 203.0.113.7:51820` with the server's address and port";
-        missing(
-            has(Field::Endpoint),
-            place,
-            "the peer has no endpoint",
-            right,
-        );
-        let right = "write `AllowedIPs = 0.0.0.0/0`";
-        let allowed = !peer.allowed_ips.is_empty();
-        missing(allowed, place, "the peer has no IPv4 AllowedIPs", right);
+        if !peer.given.contains_key(&Field::PublicKey) {
+            let right = "write `PublicKey = …` with the server's public key";
+            notes.error(
+                &peer.place,
+                Problem::new("the peer has no public key", right),
+            );
+        }
+        if !peer.given.contains_key(&Field::Endpoint) {
+            let right = "write `Endpoint = 203.0.113.7:51820` with the server's address and port";
+            notes.error(&peer.place, Problem::new("the peer has no endpoint", right));
+        }
+        if peer.allowed_ips.is_empty() {
+            let right = "write `AllowedIPs = 0.0.0.0/0`";
+            notes.error(
+                &peer.place,
+                Problem::new("the peer has no IPv4 AllowedIPs", right),
+            );
+        }
     }
-    complete
 }
 
 fn tunnel(layer: &Layer, interface: &Interface, origins: &mut Origins) -> Option<Tunnel> {

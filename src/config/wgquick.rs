@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Notes, Problem};
+use super::field::Field;
 use super::place::{Place, Source, Text, mask_keys};
-use super::tunnel::{Field, PeerDraft, WgQuick, Written};
+use super::tunnel::{PeerDraft, WgQuick, Written};
 
 /// Longest friendly name of a peer, in characters.
 const NAME: usize = 64;
@@ -116,7 +117,10 @@ fn entry(
         return;
     };
     let Some(field) = field_named(key) else {
-        notes.error(&text.place("", line.start..line.start + key.len()), unknown(key));
+        notes.error(
+            &text.place("", line.start..line.start + key.len()),
+            unknown(key),
+        );
         return;
     };
     let mut set = |place: Place, item: &str| {
