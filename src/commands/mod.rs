@@ -2,10 +2,18 @@
 
 use std::future::Future;
 
+pub mod check;
+pub mod cleanup;
 pub mod connect;
 pub mod disconnect;
+pub mod engine;
 pub mod exit;
+pub mod explain;
 pub mod healthcheck;
+pub mod load;
+pub mod log;
+pub mod plan;
+pub mod run;
 pub mod status;
 
 /// Runs a future on this thread.

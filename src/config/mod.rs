@@ -1,20 +1,44 @@
 //! What the operator asked for: resolved, complete, and valid.
 //!
-//! As written ([`file`], [`wgquick`], [`env`]) becomes as meant ([`Config`]) once, in [`load`]. Past
+//! As written (`file`, [`wgquick`], `env`) becomes as meant ([`Config`]) once, in [`load`]. Past
 //! that point nothing is optional "to be checked later". Pure: reading a file is a function that the
 //! caller passes in.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 use crate::net::{IfName, Port};
 
+mod check;
+mod diagnostic;
+mod env;
+mod field;
+mod file;
+mod inline;
+mod keys;
+mod lan;
+mod layer;
+mod load;
+mod place;
+mod resolve;
+pub mod search;
 mod secret;
+mod tunnel;
+mod value;
+pub mod wgquick;
 
+pub use diagnostic::{Diagnostic, Errors};
+pub use load::{Loaded, Origin, Sources, load};
+pub use place::{At, Place, Source};
 pub use secret::{PublicKey, Secret};
+pub use tunnel::{Interface, PeerDraft, WgQuick};
+
+/// How a file is read: the caller's own function, so that this module stays pure.
+pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// The whole configuration of one gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +49,9 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// `[uplink] device`; `None` means that of the default route.
     pub uplink: Option<IfName>,
+    /// `[uplink] resolver`: asked for the endpoint's name; `None` means the first usable nameserver
+    /// of resolv.conf.
+    pub resolver: Option<Ipv4Addr>,
     /// LAN exceptions.
     pub lan: Lan,
     /// `[forward] ports`: accepted on the tunnel device, TCP and UDP.

@@ -1,0 +1,252 @@
+//! The environment: every key of vpngw.toml as `VPNGW_SECTION_KEY`, and a tunnel with one peer as
+//! `VPNGW_WIREGUARD_…`. Any of them may end in `_FILE` and name a file that holds the value.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::Read;
+use super::diagnostic::{Notes, Problem};
+use super::field::Field;
+use super::keys::{Key, Kind, nearest};
+use super::layer::{Layer, Raw};
+use super::place::{Masking, Place, Source, Text, quiet};
+use super::tunnel::{PeerDraft, WgQuick, Written};
+use super::value;
+use super::wgquick::items;
+
+/// Variables of the command line, which reads them itself.
+const COMMAND_LINE: [&str; 2] = ["VPNGW_CONFIG", "VPNGW_SOCKET"];
+
+/// The variables of a tunnel with one peer.
+const TUNNEL: [(&str, Field); 10] = [
+    ("VPNGW_WIREGUARD_PRIVATE_KEY", Field::PrivateKey),
+    ("VPNGW_WIREGUARD_ADDRESSES", Field::Address),
+    ("VPNGW_WIREGUARD_DNS", Field::Dns),
+    ("VPNGW_WIREGUARD_LISTEN_PORT", Field::ListenPort),
+    ("VPNGW_WIREGUARD_FWMARK", Field::FwMark),
+    ("VPNGW_WIREGUARD_PUBLIC_KEY", Field::PublicKey),
+    ("VPNGW_WIREGUARD_PRESHARED_KEY", Field::PresharedKey),
+    ("VPNGW_WIREGUARD_ENDPOINT", Field::Endpoint),
+    (
+        "VPNGW_WIREGUARD_PERSISTENT_KEEPALIVE",
+        Field::PersistentKeepalive,
+    ),
+    ("VPNGW_WIREGUARD_ALLOWED_IPS", Field::AllowedIps),
+];
+
+#[derive(Clone, Copy)]
+enum Target {
+    Key(Key),
+    Field(Field),
+}
+
+/// Reads every `VPNGW_` variable.
+pub(super) fn read(
+    environment: &BTreeMap<String, String>,
+    read: Read<'_>,
+    notes: &mut Notes,
+) -> Layer {
+    let mut layer = Layer::default();
+    let mut tunnel = WgQuick::default();
+    for (name, value) in environment {
+        if !name.starts_with("VPNGW_") || COMMAND_LINE.contains(&name.as_str()) {
+            continue;
+        }
+        let base = name
+            .strip_suffix("_FILE")
+            .filter(|base| target(base).is_some());
+        let Some(target) = target(base.unwrap_or(name)) else {
+            notes.error(
+                &Place::whole(Source::Variable(name.clone()), name),
+                unknown(name),
+            );
+            continue;
+        };
+        if base.is_some_and(|base| environment.contains_key(base)) {
+            let wrong = format!("`{}` is set too", base.unwrap_or_default());
+            let place = Place::whole(Source::Variable(name.clone()), name);
+            notes.error(&place, Problem::new(wrong, "unset one of the two"));
+            continue;
+        }
+        let secret = matches!(target, Target::Field(field) if field.is_secret());
+        let masking = if secret {
+            Masking::Secret
+        } else {
+            Masking::Plain
+        };
+        // The text of `…_FILE` is a path; what is in the file is shown like the variable's own.
+        let Some(content) = content(name, value, base.is_some(), read, notes) else {
+            continue;
+        };
+        let (text, start) = Text::variable(name, &content, masking);
+        let place =
+            |from: usize, length: usize| text.place(name, start + from..start + from + length);
+        match target {
+            Target::Key(key) => {
+                let raw = raw(key.kind(), &content, &place, notes);
+                layer.set(key, raw, &place(0, content.len()), notes);
+            }
+            Target::Field(field) => set_field(&mut tunnel, field, &content, &place, notes),
+        }
+    }
+    for peer in tunnel
+        .peers
+        .iter_mut()
+        .filter(|peer| peer.given.contains_key(&Field::PublicKey))
+    {
+        if !peer.given.contains_key(&Field::AllowedIps) {
+            let place = Place::whole(Source::Default, "");
+            // Such a peer is the only one, so it takes everything unless told otherwise.
+            peer.allowed_ips
+                .extend(notes.keep(&place, value::network("0.0.0.0/0")));
+        }
+    }
+    if tunnel != WgQuick::default() {
+        layer.inline = Some(tunnel);
+    }
+    layer
+}
+
+/// The value of a variable, or of the file that it names, without its last line end.
+fn content(
+    name: &str,
+    value: &str,
+    is_file: bool,
+    read: Read<'_>,
+    notes: &mut Notes,
+) -> Option<Zeroizing<String>> {
+    if !is_file {
+        return Some(Zeroizing::new(value.to_owned()));
+    }
+    match read(Path::new(value)) {
+        Ok(text) => {
+            let text = Zeroizing::new(text);
+            let line = text.strip_suffix('\n').unwrap_or(&text);
+            Some(Zeroizing::new(
+                line.strip_suffix('\r').unwrap_or(line).to_owned(),
+            ))
+        }
+        Err(error) => {
+            let place = Place::whole(Source::Variable(name.to_owned()), name);
+            let wrong = format!("`{}` cannot be read: {error}", quiet(value));
+            notes.error(
+                &place,
+                Problem::new(wrong, "name a file that holds the value"),
+            );
+            None
+        }
+    }
+}
+
+fn raw<'a>(
+    kind: Kind,
+    text: &'a str,
+    place: &dyn Fn(usize, usize) -> Place,
+    notes: &mut Notes,
+) -> Raw<'a> {
+    let written = |from: usize, item: &'a str| Written {
+        text: item,
+        place: place(from, item.len()),
+    };
+    match kind {
+        Kind::Text | Kind::Number => {
+            let trimmed = text.trim();
+            Raw::One(written(text.len() - text.trim_start().len(), trimmed))
+        }
+        Kind::Texts | Kind::Numbers => Raw::List(
+            items(text)
+                .map(|(from, item)| written(from, item))
+                .collect(),
+        ),
+        Kind::Pairs(..) => {
+            let mut pairs = Vec::new();
+            for (from, item) in items(text) {
+                let Some((left, right)) = item.split_once('=') else {
+                    let wrong = format!("`{}` has no `=`", quiet(item));
+                    let example =
+                        "write `192.168.1.0/24=tcp/8080` inbound, `192.168.1.20=tcp/445` outbound";
+                    notes.error(&place(from, item.len()), Problem::new(wrong, example));
+                    continue;
+                };
+                let second = from + item.len() - right.trim_start().len();
+                pairs.push((
+                    written(from, left.trim_end()),
+                    written(second, right.trim()),
+                ));
+            }
+            Raw::Pairs(pairs)
+        }
+    }
+}
+
+fn set_field(
+    tunnel: &mut WgQuick,
+    field: Field,
+    text: &str,
+    place: &dyn Fn(usize, usize) -> Place,
+    notes: &mut Notes,
+) {
+    let list: Vec<_> = if field.is_list() {
+        items(text).collect()
+    } else {
+        vec![(text.len() - text.trim_start().len(), text.trim())]
+    };
+    for (from, item) in list {
+        let written = Written {
+            text: item,
+            place: place(from, item.len()),
+        };
+        if !field.of_peer() {
+            tunnel
+                .interface
+                .place
+                .get_or_insert_with(|| place(0, text.len()));
+            tunnel.interface.set(field, &written, notes);
+            continue;
+        }
+        if tunnel.peers.is_empty() {
+            tunnel.peers.push(PeerDraft::new(place(0, text.len())));
+        }
+        tunnel.peers[0].set(field, &written, notes);
+    }
+}
+
+fn target(name: &str) -> Option<Target> {
+    let field = TUNNEL.iter().find(|(variable, _)| *variable == name);
+    let key = || Key::ALL.into_iter().find(|key| key.variable() == name);
+    field
+        .map(|(_, field)| Target::Field(*field))
+        .or_else(|| key().map(Target::Key))
+}
+
+/// Every variable that is known, without the `_FILE` forms.
+pub(super) fn names() -> impl Iterator<Item = Cow<'static, str>> {
+    let keys = Key::ALL.into_iter().map(|key| Cow::Owned(key.variable()));
+    let fields = TUNNEL.iter().map(|(name, _)| Cow::Borrowed(*name));
+    keys.chain(fields)
+        .chain(COMMAND_LINE.into_iter().map(Cow::Borrowed))
+}
+
+fn unknown(name: &str) -> Problem {
+    let wrong = "no such variable is known";
+    // Kubernetes describes a Service that is named `vpngw` by such variables.
+    if name.starts_with("VPNGW_PORT") || name.starts_with("VPNGW_SERVICE_") {
+        return Problem::new(
+            wrong,
+            "unset it; in Kubernetes, set `enableServiceLinks: false`",
+        );
+    }
+    let known: Vec<_> = names().collect();
+    let file = name.strip_suffix("_FILE");
+    match nearest(file.unwrap_or(name), known.iter().map(AsRef::as_ref)) {
+        Some(near) if file.is_some() => Problem::new(wrong, format!("did you mean `{near}_FILE`?")),
+        Some(near) => Problem::new(wrong, format!("did you mean `{near}`?")),
+        None => Problem::new(
+            wrong,
+            "unset it, or see profiles/reference.toml for the keys",
+        ),
+    }
+}

@@ -1,0 +1,134 @@
+//! LAN exceptions: what may never be one, and what it must not overlap.
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+
+use super::Host;
+use super::check::{PRIVATE, holds, is_in};
+use super::diagnostic::{Notes, Problem};
+use super::layer::Layer;
+use super::place::{At, Place};
+use super::tunnel::WgQuick;
+
+/// IPv4 link-local (RFC 3927).
+const LINK_LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::new(169, 254, 0, 0), 16);
+
+/// Where clouds tell a machine its credentials: most of them, and Alibaba.
+const METADATA: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(100, 100, 100, 200),
+];
+
+/// Ports that give away names or open the router: DNS (RFC 1035), NetBIOS names (RFC 1002), DNS over
+/// TLS (RFC 7858), UPnP discovery (UPnP 1.1), NAT-PMP and PCP (RFC 6886, 6887), multicast DNS
+/// (RFC 6762), LLMNR (RFC 4795).
+const REFUSED: [(u16, &str); 8] = [
+    (53, "DNS"),
+    (137, "NetBIOS names"),
+    (853, "DNS over TLS"),
+    (1900, "UPnP"),
+    (5350, "NAT-PMP"),
+    (5351, "NAT-PMP"),
+    (5353, "multicast DNS"),
+    (5355, "LLMNR"),
+];
+
+const RIGHT: &str = "name hosts in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10 or \
+    169.254.0.0/16";
+
+/// Notes what is wrong with each exception.
+pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
+    for exception in layer.inbound.iter().flat_map(|list| &list.value) {
+        let (network, place) = (exception.from.value, &exception.from.place);
+        if is_local(network, place, notes) {
+            overlaps(network, place, layer, tunnel, notes);
+        }
+    }
+    for exception in layer.outbound.iter().flat_map(|list| &list.value) {
+        let (host, place) = (Ipv4Network::from(exception.to.value), &exception.to.place);
+        if is_local(host, place, notes) {
+            overlaps(host, place, layer, tunnel, notes);
+        }
+        let number = exception.port.value.number;
+        if let Some((_, name)) = REFUSED.iter().find(|(port, _)| *port == number) {
+            let wrong = format!("port {number} is {name}, which is refused on the LAN");
+            let right = "remove the exception: names are looked up through the tunnel";
+            notes.error(&exception.port.place, Problem::new(wrong, right));
+        }
+    }
+}
+
+fn is_local(network: Ipv4Network, place: &Place, notes: &mut Notes) -> bool {
+    let shown = shown(network);
+    let metadata = METADATA
+        .into_iter()
+        .find(|address| network.contains(*address));
+    let problem = match metadata {
+        _ if network.prefix() < 8 => {
+            let wrong = format!("`{shown}` is wider than any private network, and would leak");
+            Problem::new(wrong, RIGHT)
+        }
+        _ if network.ip().is_multicast() => {
+            Problem::new(format!("`{shown}` is multicast, which is refused"), RIGHT)
+        }
+        _ if network.ip().is_broadcast() => {
+            Problem::new(format!("`{shown}` is broadcast, which is refused"), RIGHT)
+        }
+        _ if !is_in(&PRIVATE, network) && !is_in(&[LINK_LOCAL], network) => {
+            Problem::new(format!("`{shown}` is not on a private network"), RIGHT)
+        }
+        Some(address) if network.prefix() == 32 => {
+            let wrong = format!("`{address}` is a cloud's metadata address, which is refused");
+            Problem::new(wrong, "remove the exception")
+        }
+        Some(address) => {
+            let wrong = format!("`{address}`, a cloud's metadata address, stays refused");
+            notes.warn(place, Problem::new(wrong, ""));
+            return true;
+        }
+        None => return true,
+    };
+    notes.error(place, problem);
+    false
+}
+
+/// A destination is reached through the tunnel or on the LAN, never both.
+fn overlaps(lan: Ipv4Network, place: &Place, layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
+    let mut clash = |other: Ipv4Network, what: &str, at: &Place| {
+        if holds(lan, other) || holds(other, lan) {
+            let (lan, other) = (shown(lan), shown(other));
+            let wrong = format!("`{lan}` overlaps {what} `{other}` ({})", at.origin());
+            let right = "name a smaller network, or the single hosts that are meant";
+            notes.error(place, Problem::new(wrong, right));
+        }
+    };
+    for at in &tunnel.interface.addresses {
+        clash(at.value, "the tunnel's address", &at.place);
+    }
+    for at in &tunnel.interface.dns {
+        clash(at.value.into(), "the tunnel's resolver", &at.place);
+    }
+    for at in layer.private.iter().flat_map(|list| &list.value) {
+        clash(at.value, "the tunnel's private network", &at.place);
+    }
+    for At { value, place } in tunnel
+        .peers
+        .iter()
+        .filter_map(|peer| peer.endpoint.as_ref())
+    {
+        match value.host {
+            Host::Address(address) => clash(address.into(), "the endpoint", place),
+            // What a name resolves to is known only when it is looked up.
+            Host::Name(_) => {}
+        }
+    }
+}
+
+/// A single host without its prefix.
+fn shown(network: Ipv4Network) -> String {
+    match network.prefix() {
+        32 => network.ip().to_string(),
+        _ => network.to_string(),
+    }
+}

@@ -1,0 +1,184 @@
+//! From all sources to one configuration: environment over file over default.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::diagnostic::{Diagnostic, Errors, Notes, Problem};
+use super::layer::Layer;
+use super::place::{At, Place, Source, quiet};
+use super::search::Found;
+use super::tunnel::WgQuick;
+use super::{Config, Read, check, env, file, resolve, wgquick};
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// A vpngw.toml or a wg-quick file, told apart by what is in it.
+    pub file: Option<PathBuf>,
+    /// The wg-quick file for a configuration that names none; see [`search`](super::search).
+    pub wireguard: Vec<PathBuf>,
+    /// The process environment; only names that begin with `VPNGW_` are looked at.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// What a search found, and the environment.
+    pub fn new(found: Found, environment: BTreeMap<String, String>) -> Self {
+        Self {
+            file: found.file,
+            wireguard: found.wireguard,
+            environment,
+        }
+    }
+}
+
+/// A configuration, complete and valid, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Where each value came from, in the order of `profiles/reference.toml`.
+    pub origins: Vec<Origin>,
+    /// What was left out or ignored.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Where one value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `section.key`, as in vpngw.toml.
+    pub key: String,
+    /// The value in force; a secret is `(secret)`.
+    pub value: String,
+    /// `file:line`, `variable NAME` or `default`.
+    pub source: String,
+}
+
+/// Reads all sources, lays them over one another, and checks the result.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once. No secret is in any of it.
+pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
+    let mut notes = Notes::default();
+    let environment = env::read(&sources.environment, read, &mut notes);
+    let file = match &sources.file {
+        Some(path) => configuration(path, read, &mut notes),
+        None => Some(Layer::default()),
+    };
+    let top = environment.inline.clone().unwrap_or_default();
+    let below = file.as_ref().and_then(|file| {
+        let named = environment.wireguard.as_ref().or(file.wireguard.as_ref());
+        tunnel(named, file, &top, &sources.wireguard, read, &mut notes)
+    });
+    // Of a tunnel that could not be read nothing more is said.
+    let known = below.is_some();
+    let tunnel = top.over(below.unwrap_or_default(), &mut notes);
+    if known {
+        resolve::require(&tunnel, &mut notes);
+    }
+    let layer = environment.over(file.unwrap_or_default());
+    check::check(&layer, &tunnel, &mut notes);
+    let resolved = resolve::resolve(&layer, &tunnel, layer.wireguard.as_ref());
+    let warnings = notes.finish()?;
+    // Whatever keeps a configuration from being whole has been noted as an error before.
+    let (config, origins) = resolved.ok_or_else(incomplete)?;
+    Ok(Loaded {
+        config,
+        origins,
+        warnings,
+    })
+}
+
+/// The named file: vpngw.toml, or a wg-quick file, which is a tunnel and nothing else. `None` if it
+/// could not be read.
+fn configuration(path: &Path, read: Read<'_>, notes: &mut Notes) -> Option<Layer> {
+    let place = Place::whole(Source::File(path.to_owned()), "");
+    let text = text(path, &place, read, notes)?;
+    let conf = path
+        .extension()
+        .is_some_and(|extension| extension == "conf");
+    if conf || wgquick::looks_like(&text) {
+        let inline = Some(wgquick::read(path, &text, notes));
+        return Some(Layer {
+            inline,
+            ..Layer::default()
+        });
+    }
+    file::read(path, &text, notes)
+}
+
+/// The tunnel below the variables of the environment: the wg-quick file that is named, the inline
+/// table, or the file at a usual place. `None` if it could not be read.
+fn tunnel(
+    named: Option<&At<PathBuf>>,
+    file: &Layer,
+    top: &WgQuick,
+    usual: &[PathBuf],
+    read: Read<'_>,
+    notes: &mut Notes,
+) -> Option<WgQuick> {
+    if let Some(at) = named {
+        let text = text(&at.value, &at.place, read, notes)?;
+        return Some(wgquick::read(&at.value, &text, notes));
+    }
+    if let Some(inline) = &file.inline {
+        return Some(inline.clone());
+    }
+    match usual {
+        // The variables describe a tunnel of their own.
+        _ if top.describes_a_peer() => Some(WgQuick::default()),
+        [] => Some(WgQuick::default()),
+        [path] => {
+            let text = text(
+                path,
+                &Place::whole(Source::File(path.clone()), ""),
+                read,
+                notes,
+            )?;
+            Some(wgquick::read(path, &text, notes))
+        }
+        [first, rest @ ..] => {
+            let names: Vec<_> = rest
+                .iter()
+                .map(|path| quiet(&path.to_string_lossy()))
+                .collect();
+            let wrong = format!("it is not the only one, there is {} too", names.join(", "));
+            let right = "name one by `wireguard = \"…\"`, VPNGW_WIREGUARD or --config";
+            let place = Place::whole(Source::File(first.clone()), "");
+            notes.error(&place, Problem::new(wrong, right));
+            None
+        }
+    }
+}
+
+fn text(
+    path: &Path,
+    place: &Place,
+    read: Read<'_>,
+    notes: &mut Notes,
+) -> Option<Zeroizing<String>> {
+    match read(path) {
+        Ok(text) => Some(Zeroizing::new(text)),
+        Err(error) => {
+            let path = path.to_string_lossy();
+            let wrong = format!("`{}` cannot be read: {error}", quiet(&path));
+            let right = "name a text file in UTF-8 that this user may read";
+            notes.error(place, Problem::new(wrong, right));
+            None
+        }
+    }
+}
+
+fn incomplete() -> Errors {
+    let mut notes = Notes::default();
+    let wrong = "the configuration is incomplete";
+    let place = Place::whole(Source::Default, "");
+    notes.error(
+        &place,
+        Problem::new(wrong, "give the tunnel a key, an address and a peer"),
+    );
+    Errors::of(notes)
+}
