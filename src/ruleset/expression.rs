@@ -143,7 +143,6 @@ impl List<'_> {
             }),
             End::RejectReset => self.expression("reject", |data| {
                 put_u32(data, 1, 1); // NFT_REJECT_TCP_RST
-                put(data, 2, &[0]);
             }),
         }
     }
@@ -288,14 +287,15 @@ impl List<'_> {
         self.compare(Cmp::Neq, &[0; 4]);
     }
 
-    /// `NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT`, result `NFT_FIB_RESULT_OIF`.
+    /// `NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT`, result `NFT_FIB_RESULT_OIF`: the register
+    /// is 0 if there is none.
     fn no_way_back(&mut self) {
         self.expression("fib", |data| {
             put_u32(data, 3, 1 | 8 | 32);
             put_u32(data, 2, 1);
             put_u32(data, 1, 1);
         });
-        self.compare(Cmp::Eq, &[0]);
+        self.compare(Cmp::Eq, &[0; 4]);
     }
 
     /// The addresses stand behind hardware addresses of 6 bytes (RFC 826, Ethernet).

@@ -41,13 +41,15 @@ const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 
 /// Deny-all is in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Armed {
     /// Whether the second layer is in force too: the netdev egress hook, which also sees frames by
     /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules.
     pub egress_hook: bool,
     /// The devices other than loopback and TUN.
     pub devices: Vec<IfName>,
+    /// Closing it waits until the kernel has freed what the transaction replaced (nft_rcv_nl_event,
+    /// net/netfilter/nf_tables_api.c: two RCU grace periods, 8 to 15 ms), so it is left for later.
+    _socket: Netlink,
 }
 
 /// Nothing has changed; what was in force before is in force still.
@@ -120,6 +122,7 @@ pub fn arm() -> Result<Armed, ApplyError> {
                 return Ok(Armed {
                     egress_hook,
                     devices,
+                    _socket: nft,
                 });
             }
             Err(error) if error.device_gone() && !retried => retried = true,
