@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Inbound, Outbound};
 use crate::net::{Fwmark, IfName};
 
+mod flow;
+mod of;
+pub mod verdict;
+
+pub use flow::{Device, DeviceKind, Direction, Flow, Protocol};
+pub use of::{Holes, PolicyError};
+pub use verdict::{Reason, Verdict, verdict};
+
 /// What may flow. `Default` permits loopback only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {

@@ -1,1 +1,237 @@
-//! The policy in nftables terms: a small typed rule language with two renderings.
+//! The policy in nftables terms: a small typed rule language with two renderings. `Display` is the
+//! text that `nft list ruleset` (1.0.6) prints, [`Ruleset::encode`] the netlink batch that loads it.
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+
+use crate::net::{Fwmark, IfName, Transport};
+use crate::policy::Reason;
+
+pub mod attribute;
+mod encode;
+mod eval;
+mod expression;
+mod rules;
+pub mod stored;
+mod text;
+
+pub use encode::{Batch, Part, clear};
+pub use eval::Decision;
+
+/// The name of each of our tables.
+pub const TABLE: &str = "vpngw";
+
+/// Group of the packets that `output` refused (NFLOG).
+pub const LOG_OUTPUT: u16 = 5;
+
+/// Group of the frames that `egress` dropped (NFLOG).
+pub const LOG_EGRESS: u16 = 6;
+
+/// Bytes of a packet that are logged: IPv4 header with options, TCP header, some payload.
+pub const LOG_BYTES: u32 = 128;
+
+/// What this kernel has. The least is what the first act of the process may count on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The netdev egress hook (Linux 5.16).
+    pub egress_hook: bool,
+    /// `log group`, `reject`, `ct` and `fib`: modules of their own, which a kernel may lack.
+    pub modules: bool,
+}
+
+impl Kernel {
+    /// All that is used.
+    pub const FULL: Self = Self {
+        egress_hook: true,
+        modules: true,
+    };
+}
+
+/// All our tables: the whole of what is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// One for each family.
+    pub tables: Vec<Table>,
+}
+
+/// One table, named [`TABLE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its family.
+    pub family: Family,
+    /// Its chains.
+    pub chains: Vec<Chain>,
+}
+
+/// Address family of a table (`NFPROTO_*`, linux/netfilter.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    /// Frames on a device.
+    Netdev,
+    /// Address resolution.
+    Arp,
+}
+
+/// A base chain of type `filter`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name and the hook it hangs on.
+    pub hook: Hook,
+    /// Whether a packet that no rule decides passes.
+    pub accept: bool,
+    /// For [`Hook::Egress`]: the devices. Sorted, and empty for all other hooks.
+    pub devices: Vec<IfName>,
+    /// In the order they are tried.
+    pub rules: Vec<Rule>,
+}
+
+/// Where a chain hangs. Each chain is named like its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Before routing, at priority `raw`.
+    Prerouting,
+    /// To a program here.
+    Input,
+    /// Neither from here nor to here.
+    Forward,
+    /// From a program here.
+    Output,
+    /// Frames about to be handed to a device, whoever made them.
+    Egress,
+}
+
+/// One rule: all of its matches, then its statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// All must hold.
+    pub matches: Vec<Match>,
+    /// Whether packets and bytes are counted.
+    pub counted: bool,
+    /// Group that gets a copy (NFLOG), with the reason as prefix.
+    pub log: Option<u16>,
+    /// What becomes of the packet.
+    pub end: End,
+    /// Its comment.
+    pub reason: Reason,
+}
+
+/// What becomes of a packet that a rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It passes this hook.
+    Accept,
+    /// It vanishes; its sender, if it is a program here, gets EPERM.
+    Drop,
+    /// It vanishes, and an ICMP error (type 3, code 13: RFC 1812 section 5.2.7.1) goes back by `lo`.
+    RejectProhibited,
+    /// It vanishes, and a TCP reset goes back by `lo`: `connect` fails at once.
+    RejectReset,
+}
+
+/// What a rule looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// `iifname "eth0"`
+    In(IfName),
+    /// `iifname != "eth0"`
+    NotIn(IfName),
+    /// `oifname "eth0"`
+    Out(IfName),
+    /// `oifname != "eth0"`
+    NotOut(IfName),
+    /// `meta iifkind "tun"`
+    InKindTun,
+    /// `meta oifkind "tun"`
+    OutKindTun,
+    /// `meta nfproto ipv4`
+    Ipv4,
+    /// `meta nfproto ipv6`
+    Ipv6,
+    /// `meta mark 0x00001234`
+    Mark(Fwmark),
+    /// `ip saddr 192.168.1.0/24`
+    Source(Ipv4Network),
+    /// `ip daddr 192.168.1.0/24`
+    Destination(Ipv4Network),
+    /// `meta l4proto tcp`
+    Protocol(Transport),
+    /// `tcp sport 8080`
+    SourcePort(Transport, u16),
+    /// `tcp dport 8080`
+    DestinationPort(Transport, u16),
+    /// `@th,64,8 1-4 @th,72,24 0`: the payload begins like a WireGuard message. Stands after a match on
+    /// a UDP port.
+    WireGuard,
+    /// `ct direction reply`
+    Reply,
+    /// `ct original proto-dst 8080`
+    OriginalDestinationPort(u16),
+    /// `ct state established`
+    Established,
+    /// `ct state established,related`
+    EstablishedOrRelated,
+    /// `fib saddr . iif oif missing`: answers would leave by another device.
+    NoWayBack,
+    /// `arp saddr ip 172.30.0.2`
+    ArpSource(Ipv4Addr),
+    /// `arp daddr ip 172.30.0.2`
+    ArpDestination(Ipv4Addr),
+}
+
+impl Ruleset {
+    /// All rules with the family and hook they stand in, in order.
+    pub fn rules(&self) -> impl Iterator<Item = (Family, Hook, &Rule)> {
+        self.tables.iter().flat_map(|table| {
+            let chains = table.chains.iter();
+            chains.flat_map(|c| c.rules.iter().map(|r| (table.family, c.hook, r)))
+        })
+    }
+}
+
+impl Family {
+    /// All of them, in the order they are loaded.
+    pub const ALL: [Self; 3] = [Self::Inet, Self::Netdev, Self::Arp];
+
+    /// The word in nft text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Netdev => "netdev",
+            Self::Arp => "arp",
+        }
+    }
+
+    /// The number in netlink messages (`NFPROTO_*`, linux/netfilter.h).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Arp => 3,
+            Self::Netdev => 5,
+        }
+    }
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Prerouting,
+        Self::Input,
+        Self::Forward,
+        Self::Output,
+        Self::Egress,
+    ];
+
+    /// The word in nft text, and the name of the chain.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Egress => "egress",
+        }
+    }
+}

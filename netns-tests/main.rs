@@ -1,0 +1,3 @@
+//! Tests in network namespaces. They need root and fail where they cannot run.
+
+mod rules;

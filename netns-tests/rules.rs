@@ -1,0 +1,268 @@
+//! The ruleset against the kernel: what we load is what `nft` prints, and what was changed behind our
+//! back is noticed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use vpngw::config::{Inbound, Outbound};
+use vpngw::net::{Fwmark, IfName};
+use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
+use vpngw::ruleset::{Hook, Kernel, Ruleset};
+use vpngw::sys::nft::{self, CheckError};
+
+/// A network namespace of its own, gone with the value.
+pub(crate) struct Ns(File);
+
+impl Ns {
+    pub(crate) fn new() -> Self {
+        let made = thread::spawn(|| {
+            #[expect(unsafe_code, reason = "a namespace for this thread alone")]
+            // SAFETY: no descriptor table is unshared, so no descriptor means two things.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root");
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let ns = Self(made.join().unwrap());
+        ns.run(|| ip("link set lo up"));
+        ns
+    }
+
+    /// Runs `act` on a thread inside.
+    pub(crate) fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let kind = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(self.0.as_fd(), kind).unwrap();
+                act()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    /// The path by which `ip` finds it.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+}
+
+/// Runs a program in the namespace of this thread and returns what it printed.
+pub(crate) fn sh(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) fn ip(arguments: &str) {
+    sh("ip", &arguments.split(' ').collect::<Vec<_>>());
+}
+
+pub(crate) fn name(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+/// Everything that a policy can hold.
+pub(crate) fn policy() -> Policy {
+    let hole = |port: u16, remote: &str| Hole {
+        mark: Fwmark(0x1234),
+        source_port: port,
+        remote: remote.parse().unwrap(),
+    };
+    Policy {
+        uplink: Some(UplinkPolicy {
+            device: name("eth0"),
+            address: "172.30.0.2".parse().unwrap(),
+            endpoint: Some(hole(40000, "198.51.100.10:51820")),
+            resolver: Some(hole(40001, "172.30.0.1:53")),
+            inbound: vec![
+                inbound("172.30.0.0/24", "tcp/8080"),
+                inbound("192.168.16.0/20", "udp/9000"),
+                inbound("10.0.0.0/8", "tcp/443"),
+                inbound("192.168.7.9/32", "tcp/443"),
+            ],
+            outbound: vec![
+                Outbound {
+                    to: "172.30.0.20".parse().unwrap(),
+                    port: "tcp/445".parse().unwrap(),
+                },
+                Outbound {
+                    to: "172.30.0.21".parse().unwrap(),
+                    port: "udp/514".parse().unwrap(),
+                },
+            ],
+        }),
+        tunnel: Some(TunnelPolicy {
+            device: name("tun0"),
+            addresses: vec![
+                "10.64.0.2/32".parse().unwrap(),
+                "10.65.0.2/16".parse().unwrap(),
+            ],
+            dns: vec!["10.64.0.1".parse().unwrap()],
+            private: vec!["10.99.0.0/23".parse().unwrap()],
+            forward: vec![6881],
+        }),
+    }
+}
+
+fn inbound(from: &str, to: &str) -> Inbound {
+    Inbound {
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
+    }
+}
+
+/// Line by line, so that a difference can be read.
+fn assert_listed(ruleset: &Ruleset) {
+    let (listed, ours) = (sh("nft", &["list", "ruleset"]), ruleset.to_string());
+    for (listed, ours) in listed.lines().zip(ours.lines()) {
+        assert_eq!(listed, ours);
+    }
+    assert_eq!(listed.lines().count(), ours.lines().count());
+}
+
+/// A namespace with two devices that lead out.
+fn two_devices() -> Ns {
+    let ns = Ns::new();
+    ns.run(|| ip("link add eth1 type veth peer name eth0"));
+    ns
+}
+
+#[test]
+fn nft_prints_what_we_loaded() {
+    let devices = [name("eth0"), name("eth1")];
+    let bare = Kernel {
+        egress_hook: true,
+        modules: false,
+    };
+    let no_hook = Kernel {
+        egress_hook: false,
+        modules: true,
+    };
+    let full = policy();
+    let mut idle = policy();
+    if let Some(uplink) = &mut idle.uplink {
+        (uplink.endpoint, uplink.resolver) = (None, None);
+        (uplink.inbound, uplink.outbound) = (Vec::new(), Vec::new());
+    }
+    two_devices().run(|| {
+        for ruleset in [
+            Ruleset::deny_all(&devices, bare),
+            Ruleset::deny_all(&devices[..1], Kernel::FULL),
+            Ruleset::of(&full, &devices, Kernel::FULL),
+            Ruleset::of(&idle, &devices[..1], Kernel::FULL),
+            Ruleset::of(&full, &devices, bare),
+            Ruleset::of(&full, &[], Kernel::FULL),
+        ] {
+            nft::apply(&ruleset).unwrap();
+            assert_listed(&ruleset);
+            nft::check(&ruleset).unwrap();
+        }
+    });
+    Ns::new().run(|| {
+        let ruleset = Ruleset::of(&full, &devices, no_hook);
+        nft::apply(&ruleset).unwrap();
+        assert_listed(&ruleset);
+    });
+}
+
+#[test]
+fn what_somebody_else_changes_is_noticed() {
+    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
+    two_devices().run(|| {
+        for change in [
+            "flush ruleset",
+            "delete table arp vpngw",
+            "flush chain inet vpngw output",
+            "add rule inet vpngw output accept",
+            "insert rule inet vpngw output accept comment \"other\"",
+            "add chain inet vpngw output { policy accept; }",
+            "add chain inet vpngw mine { type filter hook output priority -500; }",
+            "add table inet vpngw { flags dormant; }",
+            "add rule netdev vpngw egress accept",
+        ] {
+            nft::apply(&ruleset).unwrap();
+            nft::check(&ruleset).unwrap();
+            let before = nft::generation().unwrap();
+            sh("nft", &[change]);
+            assert_ne!(nft::generation().unwrap(), before, "{change}");
+            let found = nft::check(&ruleset);
+            assert!(matches!(found, Err(CheckError::Differs(_))), "{change}");
+        }
+    });
+}
+
+#[test]
+fn a_rule_replaced_by_one_like_it_is_noticed() {
+    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
+    two_devices().run(|| {
+        nft::apply(&ruleset).unwrap();
+        let listed = sh("nft", &["-a", "list", "chain", "inet", "vpngw", "output"]);
+        let line = listed.lines().find(|l| l.contains("\"endpoint\"")).unwrap();
+        let (rule, handle) = line.trim().split_once(" # handle ").unwrap();
+        let other = rule.replace("198.51.100.10", "198.51.100.11");
+        sh("nft", &[&format!("replace rule inet vpngw output handle {handle} {other}")]);
+        let error = nft::check(&ruleset).unwrap_err().to_string();
+        assert!(error.contains("output: rule 4 is not `oifname"), "{error}");
+    });
+}
+
+#[test]
+fn arming_takes_under_five_milliseconds_and_covers_every_device() {
+    let ns = two_devices();
+    ns.run(|| {
+        ip("tuntap add dev tun0 mode tun");
+        let started = Instant::now();
+        let armed = nft::arm().unwrap();
+        let took = started.elapsed();
+        println!("armed in {took:?}");
+        assert!(armed.egress_hook);
+        let mut devices = armed.devices.clone();
+        devices.sort();
+        assert_eq!(devices, [name("eth0"), name("eth1")]);
+        let kernel = Kernel {
+            egress_hook: true,
+            modules: false,
+        };
+        nft::check(&Ruleset::deny_all(&devices, kernel)).unwrap();
+        assert!(took < Duration::from_millis(5), "{took:?}");
+    });
+}
+
+#[test]
+fn stale_tables_of_our_name_are_replaced_and_others_are_left() {
+    two_devices().run(|| {
+        sh("nft", &["add table inet vpngw; add chain inet vpngw mine; add table ip docker-dns"]);
+        sh("nft", &["add table ip vpngw; add table netdev vpngw; add set inet vpngw s { type ipv4_addr; }"]);
+        nft::arm().unwrap();
+        let listed = sh("nft", &["list", "tables"]);
+        assert!(listed.contains("table ip docker-dns"), "{listed}");
+        assert!(!sh("nft", &["list", "table", "inet", "vpngw"]).contains("mine"));
+        nft::clear().unwrap();
+        nft::clear().unwrap();
+        let listed = sh("nft", &["list", "tables"]);
+        assert_eq!(listed, "table ip docker-dns\ntable ip vpngw\n");
+    });
+}
+
+#[test]
+fn a_refused_part_is_named_and_nothing_changes() {
+    two_devices().run(|| {
+        nft::arm().unwrap();
+        let before = sh("nft", &["list", "ruleset"]);
+        let mut bad = Ruleset::of(&policy(), &[name("eth0")], Kernel::FULL);
+        let chain = bad.tables[0].chains.iter_mut().find(|c| c.hook == Hook::Output);
+        let rule = chain.unwrap().rules[3].clone();
+        // Connection tracking does not exist at egress.
+        bad.tables[1].chains[0].rules.push(vpngw::ruleset::Rule {
+            matches: vec![vpngw::ruleset::Match::Reply],
+            ..rule
+        });
+        let error = nft::apply(&bad).unwrap_err().to_string();
+        assert!(error.starts_with("the kernel refused rule"), "{error}");
+        assert!(error.contains("(`endpoint`) of chain netdev vpngw egress"), "{error}");
+        assert_eq!(sh("nft", &["list", "ruleset"]), before);
+    });
+}

@@ -1,0 +1,419 @@
+//! The executable specification: what becomes of one packet under one policy. The ruleset has to say
+//! the same; a property test holds the two against each other.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use ipnetwork::Ipv4Network;
+
+use super::{DeviceKind, Direction, Flow, Hole, Policy, TunnelPolicy, UplinkPolicy};
+use crate::net::Transport;
+
+/// Docker's resolver: answers on loopback, asks from outside the namespace.
+pub const DOCKER_RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// Multicast (224.0.0.0/4), reserved (240.0.0.0/4) and limited broadcast (255.255.255.255): RFC 5771,
+/// RFC 1112 section 4, RFC 919.
+pub const MULTICAST: Ipv4Network = network([224, 0, 0, 0], 3);
+
+/// Addresses where clouds answer with credentials: AWS, GCP, Azure, OpenStack; AWS ECS tasks; Alibaba;
+/// Oracle; Azure's WireServer.
+pub const METADATA: [Ipv4Network; 5] = [
+    network([169, 254, 169, 254], 32),
+    network([169, 254, 170, 2], 32),
+    network([100, 100, 100, 200], 32),
+    network([192, 0, 0, 192], 32),
+    network([168, 63, 129, 16], 32),
+];
+
+/// Destinations that mean another host to everybody who reads them (RFC 6890): told to a VPN provider
+/// only if configured.
+pub const PRIVATE: [Ipv4Network; 7] = [
+    network([0, 0, 0, 0], 8),
+    network([10, 0, 0, 0], 8),
+    network([100, 64, 0, 0], 10),
+    network([127, 0, 0, 0], 8),
+    network([169, 254, 0, 0], 16),
+    network([172, 16, 0, 0], 12),
+    network([192, 168, 0, 0], 16),
+];
+
+/// DNS and DNS over TLS or QUIC (RFC 1035, RFC 7858, RFC 9250).
+pub const DNS_PORTS: [u16; 2] = [53, 853];
+
+/// UPnP discovery, NAT-PMP and PCP (UPnP Device Architecture 2.0, RFC 6886, RFC 6887): they ask the
+/// router of the LAN for a way in past the tunnel.
+pub const MAPPING_PORTS: [u16; 3] = [1900, 5350, 5351];
+
+/// Why a packet passes or not. Each rule of the ruleset carries one as its comment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// On the loopback device.
+    Loopback,
+    /// IPv6 off the loopback device.
+    Ipv6,
+    /// Docker's resolver at 127.0.0.11.
+    DockerResolver,
+    /// Our own WireGuard flow.
+    Endpoint,
+    /// Our own look-up of the endpoint's name.
+    Resolver,
+    /// Multicast, reserved or broadcast destination.
+    Multicast,
+    /// A cloud's metadata service.
+    Metadata,
+    /// DNS to anything but the tunnel's resolvers.
+    Dns,
+    /// A private destination through the tunnel.
+    Private,
+    /// Through the tunnel.
+    Tunnel,
+    /// A port forwarded by the VPN provider.
+    ForwardedPort,
+    /// A LAN client's connection to a joined program.
+    LanInbound,
+    /// A joined program's connection to a LAN host.
+    LanOutbound,
+    /// UPnP, NAT-PMP or PCP by the uplink.
+    PortMapping,
+    /// Addresses that cannot be true on the device they came by.
+    Spoofed,
+    /// Address resolution of our own address on the uplink.
+    Arp,
+    /// Neither from here nor to here.
+    Forward,
+    /// A frame that passed no rule of `output`: by AF_PACKET, or of no protocol we know.
+    Raw,
+    /// Nothing permits it.
+    Other,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::Loopback,
+        Self::Ipv6,
+        Self::DockerResolver,
+        Self::Endpoint,
+        Self::Resolver,
+        Self::Multicast,
+        Self::Metadata,
+        Self::Dns,
+        Self::Private,
+        Self::Tunnel,
+        Self::ForwardedPort,
+        Self::LanInbound,
+        Self::LanOutbound,
+        Self::PortMapping,
+        Self::Spoofed,
+        Self::Arp,
+        Self::Forward,
+        Self::Raw,
+        Self::Other,
+    ];
+
+    /// The word in rule comments, log prefixes and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Ipv6 => "ipv6",
+            Self::DockerResolver => "docker-resolver",
+            Self::Endpoint => "endpoint",
+            Self::Resolver => "resolver",
+            Self::Multicast => "multicast",
+            Self::Metadata => "metadata",
+            Self::Dns => "dns",
+            Self::Private => "private",
+            Self::Tunnel => "tunnel",
+            Self::ForwardedPort => "forwarded-port",
+            Self::LanInbound => "lan-inbound",
+            Self::LanOutbound => "lan-outbound",
+            Self::PortMapping => "port-mapping",
+            Self::Spoofed => "spoofed",
+            Self::Arp => "arp",
+            Self::Forward => "forward",
+            Self::Raw => "raw",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Reason {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let known = Self::ALL.into_iter().find(|r| r.as_str() == text);
+        known.ok_or(())
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it passes.
+    pub accept: bool,
+    /// The comment of the rule that decides.
+    pub rule: Reason,
+}
+
+const fn accept(rule: Reason) -> Verdict {
+    Verdict { accept: true, rule }
+}
+
+const fn refuse(rule: Reason) -> Verdict {
+    Verdict {
+        accept: false,
+        rule,
+    }
+}
+
+/// Says what becomes of `flow` under `policy`. Which device a packet is routed to, and whether the
+/// routes agree with its source (reverse path), is the kernel's matter and not seen here.
+pub fn verdict(policy: &Policy, flow: &Flow) -> Verdict {
+    let loopback = flow.device.kind == DeviceKind::Loopback;
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (flow.source, flow.destination) else {
+        let forwarded = flow.direction == Direction::Forward;
+        return if loopback && !forwarded {
+            accept(Reason::Loopback)
+        } else if loopback {
+            refuse(Reason::Forward)
+        } else {
+            refuse(Reason::Ipv6)
+        };
+    };
+    let packet = Packet {
+        flow,
+        source,
+        destination,
+    };
+    match flow.direction {
+        Direction::Forward => refuse(Reason::Forward),
+        Direction::Out | Direction::In if loopback && destination == DOCKER_RESOLVER => {
+            refuse(Reason::DockerResolver)
+        }
+        Direction::Out | Direction::In if loopback => accept(Reason::Loopback),
+        Direction::Out => output(policy, &packet),
+        Direction::In => input(policy, &packet),
+    }
+}
+
+/// An IPv4 flow.
+struct Packet<'a> {
+    flow: &'a Flow,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+}
+
+fn output(policy: &Policy, packet: &Packet<'_>) -> Verdict {
+    let uplink = policy.uplink.as_ref();
+    let uplink = uplink.filter(|u| u.device == packet.flow.device.name);
+    if packet.destination == DOCKER_RESOLVER {
+        return refuse(Reason::DockerResolver);
+    }
+    if let Some(uplink) = uplink.filter(|u| u.address == packet.source) {
+        if uplink.endpoint.is_some_and(|hole| packet.is_wireguard_to(&hole)) {
+            return accept(Reason::Endpoint);
+        }
+        if uplink.resolver.is_some_and(|hole| packet.is_from(&hole)) {
+            return accept(Reason::Resolver);
+        }
+    }
+    if MULTICAST.contains(packet.destination) {
+        return refuse(Reason::Multicast);
+    }
+    if METADATA.iter().any(|net| net.contains(packet.destination)) {
+        return refuse(Reason::Metadata);
+    }
+    let tunnel = policy.tunnel.as_ref();
+    let tunnel = tunnel.filter(|t| t.device == packet.flow.device.name);
+    let ours = |t: &TunnelPolicy| {
+        packet.flow.device.kind == DeviceKind::Tun
+            && t.addresses.iter().any(|a| a.ip() == packet.source)
+    };
+    if let Some((_, _, port)) = packet.flow.protocol.ports()
+        && DNS_PORTS.contains(&port)
+    {
+        let resolves = tunnel.is_some_and(|t| ours(t) && t.dns.contains(&packet.destination));
+        return if resolves {
+            accept(Reason::Tunnel)
+        } else {
+            refuse(Reason::Dns)
+        };
+    }
+    if let Some(tunnel) = tunnel {
+        if ours(tunnel) && permitted(tunnel).any(|net| net.contains(packet.destination)) {
+            return accept(Reason::Tunnel);
+        }
+        if PRIVATE.iter().any(|net| net.contains(packet.destination)) {
+            return refuse(Reason::Private);
+        }
+        if ours(tunnel) {
+            return accept(Reason::Tunnel);
+        }
+    }
+    uplink.map_or(refuse(Reason::Other), |uplink| lan_output(uplink, packet))
+}
+
+fn lan_output(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
+    let Some((transport, from, to)) = packet.flow.protocol.ports() else {
+        return refuse(Reason::Other);
+    };
+    if MAPPING_PORTS.contains(&to) {
+        return refuse(Reason::PortMapping);
+    }
+    if uplink.address != packet.source {
+        return refuse(Reason::Other);
+    }
+    let answers = uplink.inbound.iter().any(|rule| {
+        rule.to.transport == transport
+            && rule.to.number == from
+            && rule.from.contains(packet.destination)
+    });
+    if packet.flow.reply && answers {
+        return accept(Reason::LanInbound);
+    }
+    let asks = uplink.outbound.iter().any(|rule| {
+        rule.port.transport == transport
+            && rule.port.number == to
+            && rule.to == packet.destination
+    });
+    if asks {
+        accept(Reason::LanOutbound)
+    } else {
+        refuse(Reason::Other)
+    }
+}
+
+fn input(policy: &Policy, packet: &Packet<'_>) -> Verdict {
+    let device = &packet.flow.device;
+    if let Some(uplink) = policy.uplink.as_ref().filter(|u| u.device == device.name) {
+        let ours = uplink.address == packet.destination;
+        if ours && uplink.endpoint.is_some_and(|hole| packet.is_wireguard_from(&hole)) {
+            return accept(Reason::Endpoint);
+        }
+        if ours && uplink.resolver.is_some_and(|hole| packet.answers(&hole)) {
+            return accept(Reason::Resolver);
+        }
+    }
+    if let Some(tunnel) = &policy.tunnel {
+        let ours = tunnel.addresses.iter().any(|a| a.ip() == packet.destination);
+        if tunnel.device != device.name {
+            if ours {
+                return refuse(Reason::Spoofed);
+            }
+        } else if impossible_in_tunnel(policy, packet.source) {
+            return refuse(Reason::Spoofed);
+        } else if ours && device.kind == DeviceKind::Tun {
+            return tunnel_input(tunnel, packet);
+        }
+    }
+    let uplink = policy.uplink.as_ref().filter(|u| u.device == device.name);
+    uplink.map_or(refuse(Reason::Other), |uplink| lan_input(uplink, packet))
+}
+
+fn tunnel_input(tunnel: &TunnelPolicy, packet: &Packet<'_>) -> Verdict {
+    if packet.flow.reply {
+        return accept(Reason::Tunnel);
+    }
+    match packet.flow.protocol.ports() {
+        Some((_, _, port)) if tunnel.forward.contains(&port) => accept(Reason::ForwardedPort),
+        Some(_) | None => refuse(Reason::Other),
+    }
+}
+
+fn lan_input(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
+    let Some((transport, from, to)) = packet.flow.protocol.ports() else {
+        return refuse(Reason::Other);
+    };
+    if uplink.address != packet.destination {
+        return refuse(Reason::Other);
+    }
+    let asks = uplink.inbound.iter().any(|rule| {
+        rule.to.transport == transport && rule.to.number == to && rule.from.contains(packet.source)
+    });
+    let answers = uplink.outbound.iter().any(|rule| {
+        rule.port.transport == transport && rule.port.number == from && rule.to == packet.source
+    });
+    if asks {
+        accept(Reason::LanInbound)
+    } else if answers && packet.flow.reply {
+        accept(Reason::LanOutbound)
+    } else {
+        refuse(Reason::Other)
+    }
+}
+
+/// Private destinations that the tunnel may carry: the prefixes of our addresses, the resolvers, and
+/// what is configured.
+pub fn permitted(tunnel: &TunnelPolicy) -> impl Iterator<Item = Ipv4Network> {
+    let prefixes = tunnel.addresses.iter().copied().map(masked);
+    let resolvers = tunnel.dns.iter().map(|&ip| Ipv4Network::from(ip));
+    let private = tunnel.private.iter().copied().map(masked);
+    prefixes.chain(resolvers).chain(private)
+}
+
+/// Sources that no host behind the tunnel can have: loopback, multicast, our own addresses, and
+/// those that LAN exceptions speak of.
+pub fn impossible_sources(policy: &Policy) -> Vec<Ipv4Network> {
+    let mut found = vec![network([127, 0, 0, 0], 8), MULTICAST];
+    if let Some(tunnel) = &policy.tunnel {
+        found.extend(tunnel.addresses.iter().map(|a| Ipv4Network::from(a.ip())));
+    }
+    if let Some(uplink) = &policy.uplink {
+        found.push(Ipv4Network::from(uplink.address));
+        found.extend(uplink.inbound.iter().map(|rule| masked(rule.from)));
+        found.extend(uplink.outbound.iter().map(|r| Ipv4Network::from(r.to)));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn impossible_in_tunnel(policy: &Policy, source: Ipv4Addr) -> bool {
+    impossible_sources(policy)
+        .iter()
+        .any(|net| net.contains(source))
+}
+
+impl Packet<'_> {
+    fn is_from(&self, hole: &Hole) -> bool {
+        self.flow.mark == hole.mark
+            && self.destination == *hole.remote.ip()
+            && self.flow.protocol.ports()
+                == Some((Transport::Udp, hole.source_port, hole.remote.port()))
+    }
+
+    fn is_wireguard_to(&self, hole: &Hole) -> bool {
+        self.is_from(hole) && self.flow.protocol.wireguard()
+    }
+
+    fn answers(&self, hole: &Hole) -> bool {
+        self.source == *hole.remote.ip()
+            && self.flow.protocol.ports()
+                == Some((Transport::Udp, hole.remote.port(), hole.source_port))
+    }
+
+    fn is_wireguard_from(&self, hole: &Hole) -> bool {
+        self.answers(hole) && self.flow.protocol.wireguard()
+    }
+}
+
+/// The network with the host bits cleared, as rules are written.
+pub fn masked(net: Ipv4Network) -> Ipv4Network {
+    Ipv4Network::new_checked(net.network(), net.prefix()).unwrap_or(net)
+}
+
+const fn network(octets: [u8; 4], prefix: u8) -> Ipv4Network {
+    let [a, b, c, d] = octets;
+    match Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix) {
+        Some(network) => network,
+        None => panic!("a prefix is at most 32"),
+    }
+}

@@ -1,0 +1,247 @@
+//! The netlink batch that makes a ruleset be in force: add, delete and add each of our tables, in one
+//! transaction. Numbers are those of linux/netfilter/nfnetlink.h and nf_tables.h.
+
+use std::fmt;
+
+use super::attribute::{put, put_nested, put_str, put_u32};
+use super::expression::put_rule;
+use super::{Chain, Family, Hook, Rule, Ruleset, TABLE, Table};
+use crate::policy::Reason;
+
+/// Flags of a netlink message (linux/netlink.h).
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
+const BEGIN: u16 = 0x10;
+const END: u16 = 0x11;
+
+/// `NFNL_SUBSYS_NFTABLES`.
+const NFTABLES: u16 = 10;
+
+/// Messages (`enum nf_tables_msg_types`).
+const NEWTABLE: u16 = NFTABLES << 8;
+const DELTABLE: u16 = NFTABLES << 8 | 2;
+const NEWCHAIN: u16 = NFTABLES << 8 | 3;
+const NEWRULE: u16 = NFTABLES << 8 | 6;
+
+/// `NFTNL_UDATA_RULE_COMMENT`: where nft keeps a comment in the user data of a rule.
+const COMMENT: u8 = 0;
+
+/// Bytes of the headers of a message: `nlmsghdr` and `nfgenmsg`.
+const HEADERS: usize = 20;
+
+/// A transaction. Message number `n` carries the sequence number `n`; the last one that changes
+/// something asks for an acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// What is sent, in one piece.
+    pub bytes: Vec<u8>,
+    /// What each message is about, by its sequence number.
+    pub parts: Vec<Part>,
+}
+
+/// What a message of a batch is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The transaction as a whole.
+    Whole,
+    /// A table.
+    Table(Family),
+    /// A chain.
+    Chain(Family, Hook),
+    /// The rule of this number, counted from 1, with its reason.
+    Rule(Family, Hook, usize, Reason),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("the transaction"),
+            Self::Table(family) => write!(f, "table {} {TABLE}", family.as_str()),
+            Self::Chain(family, hook) => {
+                let (family, hook) = (family.as_str(), hook.as_str());
+                write!(f, "chain {family} {TABLE} {hook}")
+            }
+            Self::Rule(family, hook, number, reason) => {
+                let (family, hook) = (family.as_str(), hook.as_str());
+                write!(f, "rule {number} (`{reason}`) of chain {family} {TABLE} {hook}")
+            }
+        }
+    }
+}
+
+impl Ruleset {
+    /// The batch that replaces whatever our tables hold with this ruleset.
+    pub fn encode(&self) -> Batch {
+        let mut writer = Writer::begin();
+        for table in &self.tables {
+            writer.replace(table);
+        }
+        writer.end()
+    }
+}
+
+/// The batch that deletes our tables of these families. One that is not there is added first, so that
+/// deleting it is no error.
+pub fn clear(families: &[Family]) -> Batch {
+    let mut writer = Writer::begin();
+    for family in families {
+        writer.table(NEWTABLE, *family);
+        writer.table(DELTABLE, *family);
+    }
+    writer.end()
+}
+
+struct Writer {
+    bytes: Vec<u8>,
+    parts: Vec<Part>,
+    last: usize,
+}
+
+impl Writer {
+    fn begin() -> Self {
+        let mut writer = Self {
+            bytes: Vec::with_capacity(16 * 1024),
+            parts: Vec::with_capacity(64),
+            last: 0,
+        };
+        writer.message(BEGIN, 0, (0, NFTABLES), Part::Whole, |_| {});
+        writer
+    }
+
+    fn end(mut self) -> Batch {
+        let flags = self.last + 6;
+        let acked = u16::from_ne_bytes([self.bytes[flags], self.bytes[flags + 1]]) | ACK;
+        self.bytes[flags..flags + 2].copy_from_slice(&acked.to_ne_bytes());
+        self.message(END, 0, (0, NFTABLES), Part::Whole, |_| {});
+        Batch {
+            bytes: self.bytes,
+            parts: self.parts,
+        }
+    }
+
+    fn replace(&mut self, table: &Table) {
+        self.table(NEWTABLE, table.family);
+        self.table(DELTABLE, table.family);
+        self.table(NEWTABLE, table.family);
+        for chain in &table.chains {
+            self.chain(table.family, chain);
+        }
+        for chain in &table.chains {
+            for (at, rule) in chain.rules.iter().enumerate() {
+                self.rule(table.family, chain.hook, at + 1, rule);
+            }
+        }
+    }
+
+    fn table(&mut self, kind: u16, family: Family) {
+        let flags = if kind == NEWTABLE { CREATE } else { 0 };
+        let part = Part::Table(family);
+        self.message(kind, flags, (family.number(), 0), part, |message| {
+            put_str(message, 1, TABLE);
+        });
+    }
+
+    fn chain(&mut self, family: Family, chain: &Chain) {
+        let part = Part::Chain(family, chain.hook);
+        self.message(NEWCHAIN, CREATE, (family.number(), 0), part, |message| {
+            put_chain(message, family, chain);
+        });
+    }
+
+    fn rule(&mut self, family: Family, hook: Hook, number: usize, rule: &Rule) {
+        let part = Part::Rule(family, hook, number, rule.reason);
+        let flags = CREATE | APPEND;
+        self.message(NEWRULE, flags, (family.number(), 0), part, |message| {
+            put_str(message, 1, TABLE);
+            put_str(message, 2, hook.as_str());
+            put_nested(message, 4, |list| put_rule(list, family, rule));
+            put(message, 7, &comment(rule.reason));
+        });
+    }
+
+    /// Appends `nlmsghdr`, `nfgenmsg` (family and resource) and attributes.
+    fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        (family, resource): (u8, u16),
+        part: Part,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let start = self.bytes.len();
+        self.last = start;
+        let sequence = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        self.parts.push(part);
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+        self.bytes.extend_from_slice(&sequence.to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&[family, 0]);
+        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        debug_assert_eq!(self.bytes.len() - start, HEADERS);
+        fill(&mut self.bytes);
+        let length = u32::try_from(self.bytes.len() - start).unwrap_or(u32::MAX);
+        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+/// The attributes of a chain: what the kernel prints of one must hold them.
+pub(super) fn put_chain(message: &mut Vec<u8>, family: Family, chain: &Chain) {
+    put_str(message, 1, TABLE);
+    put_str(message, 3, chain.hook.as_str());
+    put_nested(message, 4, |hook| {
+        put_u32(hook, 1, number(family, chain.hook));
+        put_u32(hook, 2, priority(chain.hook).cast_unsigned());
+        match chain.devices.as_slice() {
+            [] => {}
+            [device] => put_str(hook, 3, device.as_str()),
+            several => put_nested(hook, 4, |list| {
+                for device in several {
+                    put_str(list, 1, device.as_str());
+                }
+            }),
+        }
+    });
+    put_u32(message, 5, u32::from(chain.accept)); // NF_DROP 0, NF_ACCEPT 1
+    put_str(message, 7, "filter");
+}
+
+/// User data that nft shows as the comment of a rule: type, length, text with its end mark.
+pub(super) fn comment(reason: Reason) -> Vec<u8> {
+    let text = reason.as_str();
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    let mut data = vec![COMMENT, length];
+    data.extend_from_slice(text.as_bytes());
+    data.push(0);
+    data
+}
+
+/// Number of a hook in its family: `NF_INET_*`, `NF_NETDEV_*` (linux/netfilter.h), `NF_ARP_*`
+/// (linux/netfilter_arp.h).
+fn number(family: Family, hook: Hook) -> u32 {
+    match (family, hook) {
+        (Family::Inet, Hook::Prerouting) => 0,
+        (Family::Inet, Hook::Input) => 1,
+        (Family::Inet, Hook::Forward) => 2,
+        (Family::Inet, Hook::Output) => 3,
+        (Family::Netdev, Hook::Egress) => 1,
+        (Family::Arp, Hook::Input) => 0,
+        (Family::Arp, Hook::Output) => 1,
+        (Family::Inet, Hook::Egress)
+        | (Family::Netdev, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output)
+        | (Family::Arp, Hook::Prerouting | Hook::Forward | Hook::Egress) => u32::MAX,
+    }
+}
+
+/// `NF_IP_PRI_RAW` and `NF_IP_PRI_FILTER` (linux/netfilter_ipv4.h).
+fn priority(hook: Hook) -> i32 {
+    match hook {
+        Hook::Prerouting => -300,
+        Hook::Input | Hook::Forward | Hook::Output | Hook::Egress => 0,
+    }
+}

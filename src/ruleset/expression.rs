@@ -1,0 +1,307 @@
+//! A rule as the list of expressions that the kernel runs: loads into a register, comparisons,
+//! statements. Numbers are those of linux/netfilter/nf_tables.h.
+
+use ipnetwork::Ipv4Network;
+
+use super::attribute::{put, put_nested, put_str, put_u32};
+use super::{End, Family, LOG_BYTES, Match, Rule};
+use crate::net::{IfName, Transport};
+
+/// Type of each element of an expression list (`NFTA_LIST_ELEM`).
+const ELEMENT: u16 = 1;
+/// Name of an expression (`NFTA_EXPR_NAME`).
+pub const NAME: u16 = 1;
+/// Attributes of an expression (`NFTA_EXPR_DATA`).
+pub const DATA: u16 = 2;
+
+/// Bytes of a device name in a register (`IFNAMSIZ`).
+const NAME_BYTES: usize = 16;
+
+/// Keys of `meta` (`enum nft_meta_keys`).
+#[derive(Clone, Copy)]
+enum Meta {
+    Protocol = 1,
+    Mark = 3,
+    IifName = 6,
+    OifName = 7,
+    NfProto = 15,
+    L4Proto = 16,
+    IifKind = 26,
+    OifKind = 27,
+}
+
+/// Keys of `ct` (`enum nft_ct_keys`).
+#[derive(Clone, Copy)]
+enum Ct {
+    State = 0,
+    Direction = 1,
+    ProtoDst = 12,
+}
+
+/// Comparisons (`enum nft_cmp_ops`).
+#[derive(Clone, Copy)]
+enum Cmp {
+    Eq = 0,
+    Neq = 1,
+    Lte = 3,
+    Gte = 5,
+}
+
+/// Where a payload load starts (`enum nft_payload_bases`).
+#[derive(Clone, Copy)]
+enum Base {
+    Network = 1,
+    Transport = 2,
+}
+
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h).
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+
+/// `ETH_P_IP` and `ETH_P_ARP` (linux/if_ether.h).
+const ETHER_IP: u16 = 0x0800;
+const ETHER_ARP: u16 = 0x0806;
+
+/// `NF_CT_STATE_BIT` of established and related (linux/netfilter/nf_conntrack_common.h; the low bit is
+/// invalid).
+const ESTABLISHED: u32 = 1 << 1;
+const RELATED: u32 = 1 << 2;
+
+/// `IP_CT_DIR_ORIGINAL` and `IP_CT_DIR_REPLY`.
+const ORIGINAL: u8 = 0;
+const REPLY: u8 = 1;
+
+/// Appends the expressions of a rule in a table of this family.
+pub(super) fn put_rule(buffer: &mut Vec<u8>, family: Family, rule: &Rule) {
+    let mut list = List {
+        buffer,
+        family,
+        protocol: None,
+        transport: None,
+    };
+    for condition in &rule.matches {
+        list.condition(condition);
+    }
+    if rule.counted {
+        list.expression("counter", |_| {});
+    }
+    if let Some(group) = rule.log {
+        list.expression("log", |data| {
+            put(data, 1, &group.to_be_bytes());
+            put_str(data, 2, rule.reason.as_str());
+            put_u32(data, 3, LOG_BYTES);
+        });
+    }
+    list.end(rule.end);
+}
+
+/// An expression list under construction, with what it has established so far: the kernel may read an
+/// address only after it is known that the packet is IPv4, and a port only after it is known to be TCP
+/// or UDP.
+struct List<'a> {
+    buffer: &'a mut Vec<u8>,
+    family: Family,
+    protocol: Option<u16>,
+    transport: Option<Transport>,
+}
+
+impl List<'_> {
+    fn condition(&mut self, condition: &Match) {
+        match condition {
+            Match::In(name) => self.device(Meta::IifName, Cmp::Eq, name),
+            Match::NotIn(name) => self.device(Meta::IifName, Cmp::Neq, name),
+            Match::Out(name) => self.device(Meta::OifName, Cmp::Eq, name),
+            Match::NotOut(name) => self.device(Meta::OifName, Cmp::Neq, name),
+            Match::InKindTun => self.name(Meta::IifKind, Cmp::Eq, "tun"),
+            Match::OutKindTun => self.name(Meta::OifKind, Cmp::Eq, "tun"),
+            Match::Ipv4 => self.ethertype(ETHER_IP),
+            Match::Ipv6 => self.meta(Meta::NfProto, Cmp::Eq, &[IPV6]),
+            Match::Mark(mark) => self.meta(Meta::Mark, Cmp::Eq, &mark.0.to_ne_bytes()),
+            Match::Source(net) => self.address(12, *net),
+            Match::Destination(net) => self.address(16, *net),
+            Match::Protocol(transport) => self.transport(*transport),
+            Match::SourcePort(transport, port) => self.port(*transport, 0, *port),
+            Match::DestinationPort(transport, port) => self.port(*transport, 2, *port),
+            Match::WireGuard => self.wireguard(),
+            Match::Reply => self.direction_reply(),
+            Match::OriginalDestinationPort(port) => self.original_port(*port),
+            Match::Established => self.state(ESTABLISHED),
+            Match::EstablishedOrRelated => self.state(ESTABLISHED | RELATED),
+            Match::NoWayBack => self.no_way_back(),
+            Match::ArpSource(ip) => self.arp(14, ip.octets()),
+            Match::ArpDestination(ip) => self.arp(24, ip.octets()),
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        match end {
+            End::Accept => self.verdict(1),
+            End::Drop => self.verdict(0),
+            End::RejectProhibited => self.expression("reject", |data| {
+                put_u32(data, 1, 2); // NFT_REJECT_ICMPX_UNREACH
+                put(data, 2, &[3]); // NFT_REJECT_ICMPX_ADMIN_PROHIBITED
+            }),
+            End::RejectReset => self.expression("reject", |data| {
+                put_u32(data, 1, 1); // NFT_REJECT_TCP_RST
+            }),
+        }
+    }
+
+    fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Vec<u8>)) {
+        put_nested(self.buffer, ELEMENT, |element| {
+            put_str(element, NAME, name);
+            put_nested(element, DATA, fill);
+        });
+    }
+
+    /// Sets the verdict register: `NF_DROP` or `NF_ACCEPT` (linux/netfilter.h).
+    fn verdict(&mut self, code: u32) {
+        self.expression("immediate", |data| {
+            put_u32(data, 1, 0);
+            put_nested(data, 2, |value| {
+                put_nested(value, 2, |verdict| put_u32(verdict, 1, code));
+            });
+        });
+    }
+
+    fn compare(&mut self, cmp: Cmp, value: &[u8]) {
+        self.expression("cmp", |data| {
+            put_u32(data, 1, 1);
+            put_u32(data, 2, cmp as u32);
+            put_nested(data, 3, |inner| put(inner, 1, value));
+        });
+    }
+
+    fn meta(&mut self, key: Meta, cmp: Cmp, value: &[u8]) {
+        self.expression("meta", |data| {
+            put_u32(data, 2, key as u32);
+            put_u32(data, 1, 1);
+        });
+        self.compare(cmp, value);
+    }
+
+    fn device(&mut self, key: Meta, cmp: Cmp, name: &IfName) {
+        self.name(key, cmp, name.as_str());
+    }
+
+    fn name(&mut self, key: Meta, cmp: Cmp, name: &str) {
+        let mut padded = [0; NAME_BYTES];
+        let length = name.len().min(NAME_BYTES);
+        padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+        self.meta(key, cmp, &padded);
+    }
+
+    /// Establishes that the packet is of this ethertype, by what the family knows it by.
+    fn ethertype(&mut self, ethertype: u16) {
+        if self.protocol == Some(ethertype) {
+            return;
+        }
+        self.protocol = Some(ethertype);
+        match self.family {
+            Family::Inet => self.meta(Meta::NfProto, Cmp::Eq, &[IPV4]),
+            Family::Netdev => self.meta(Meta::Protocol, Cmp::Eq, &ethertype.to_be_bytes()),
+            Family::Arp => {}
+        }
+    }
+
+    fn transport(&mut self, transport: Transport) {
+        if self.transport != Some(transport) {
+            self.transport = Some(transport);
+            self.meta(Meta::L4Proto, Cmp::Eq, &[transport.number()]);
+        }
+    }
+
+    fn payload(&mut self, base: Base, offset: u32, length: u32) {
+        self.expression("payload", |data| {
+            put_u32(data, 1, 1);
+            put_u32(data, 2, base as u32);
+            put_u32(data, 3, offset);
+            put_u32(data, 4, length);
+        });
+    }
+
+    /// A prefix on a byte boundary is a shorter load, any other a mask, as nft does it.
+    fn address(&mut self, offset: u32, net: Ipv4Network) {
+        self.ethertype(ETHER_IP);
+        let bytes = net.network().octets();
+        let prefix = net.prefix();
+        if prefix > 0 && prefix.is_multiple_of(8) {
+            let length = prefix / 8;
+            self.payload(Base::Network, offset, u32::from(length));
+            self.compare(Cmp::Eq, &bytes[..usize::from(length)]);
+        } else {
+            self.payload(Base::Network, offset, 4);
+            self.mask(&net.mask().octets());
+            self.compare(Cmp::Eq, &bytes);
+        }
+    }
+
+    fn mask(&mut self, mask: &[u8; 4]) {
+        self.expression("bitwise", |data| {
+            put_u32(data, 1, 1);
+            put_u32(data, 2, 1);
+            put_u32(data, 3, 4);
+            put_nested(data, 4, |inner| put(inner, 1, mask));
+            put_nested(data, 5, |inner| put(inner, 1, &[0; 4]));
+        });
+    }
+
+    fn port(&mut self, transport: Transport, offset: u32, port: u16) {
+        self.transport(transport);
+        self.payload(Base::Transport, offset, 2);
+        self.compare(Cmp::Eq, &port.to_be_bytes());
+    }
+
+    /// Type and reserved bytes stand behind the 8 bytes of the UDP header.
+    fn wireguard(&mut self) {
+        self.payload(Base::Transport, 8, 1);
+        self.compare(Cmp::Gte, &[1]);
+        self.compare(Cmp::Lte, &[4]);
+        self.payload(Base::Transport, 9, 3);
+        self.compare(Cmp::Eq, &[0; 3]);
+    }
+
+    fn ct(&mut self, key: Ct, direction: Option<u8>) {
+        self.expression("ct", |data| {
+            put_u32(data, 2, key as u32);
+            put_u32(data, 1, 1);
+            if let Some(direction) = direction {
+                put(data, 3, &[direction]);
+            }
+        });
+    }
+
+    fn direction_reply(&mut self) {
+        self.ct(Ct::Direction, None);
+        self.compare(Cmp::Eq, &[REPLY]);
+    }
+
+    fn original_port(&mut self, port: u16) {
+        self.ct(Ct::ProtoDst, Some(ORIGINAL));
+        self.compare(Cmp::Eq, &port.to_be_bytes());
+    }
+
+    fn state(&mut self, bits: u32) {
+        self.ct(Ct::State, None);
+        self.mask(&bits.to_ne_bytes());
+        self.compare(Cmp::Neq, &[0; 4]);
+    }
+
+    /// `NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT`, result `NFT_FIB_RESULT_OIF`: the register
+    /// is 0 if there is none.
+    fn no_way_back(&mut self) {
+        self.expression("fib", |data| {
+            put_u32(data, 3, 1 | 8 | 32);
+            put_u32(data, 2, 1);
+            put_u32(data, 1, 1);
+        });
+        self.compare(Cmp::Eq, &[0; 4]);
+    }
+
+    /// The addresses stand behind hardware addresses of 6 bytes (RFC 826, Ethernet).
+    fn arp(&mut self, offset: u32, address: [u8; 4]) {
+        self.ethertype(ETHER_ARP);
+        self.payload(Base::Network, offset, 4);
+        self.compare(Cmp::Eq, &address);
+    }
+}

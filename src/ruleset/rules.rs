@@ -1,0 +1,431 @@
+//! Which rules a policy becomes. Permissions only add rules that accept; what is refused by name is
+//! refused so that a person can count it, since the end of each chain drops anyway.
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+
+use super::{
+    Chain, End, Family, Hook, Kernel, LOG_EGRESS, LOG_OUTPUT, Match, Rule, Ruleset, Table,
+};
+use crate::net::{IfName, Transport};
+use crate::policy::verdict::{
+    DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS, METADATA, MULTICAST, PRIVATE, impossible_sources,
+    masked, permitted,
+};
+use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
+
+const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+
+impl Ruleset {
+    /// Permits loopback and nothing else. `devices` get an egress chain that drops every frame.
+    pub fn deny_all(devices: &[IfName], kernel: Kernel) -> Self {
+        Self::of(&Policy::default(), devices, kernel)
+    }
+
+    /// The rules of this policy. `devices` are all but loopback and the tunnel; each gets the egress
+    /// chain, where only the uplink has permissions.
+    pub fn of(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Self {
+        let mut inet = Vec::new();
+        if policy.uplink.is_some() || policy.tunnel.is_some() {
+            inet.push(chain(Hook::Prerouting, prerouting(policy)));
+        }
+        inet.push(chain(Hook::Input, input(policy)));
+        inet.push(chain(Hook::Forward, forward()));
+        inet.push(chain(Hook::Output, output(policy, kernel)));
+        let mut tables = vec![table(Family::Inet, inet)];
+        if kernel.egress_hook {
+            tables.push(table(Family::Netdev, egress(policy, devices, kernel)));
+        }
+        tables.push(table(Family::Arp, arp(policy)));
+        Self { tables }
+    }
+}
+
+fn table(family: Family, chains: Vec<Chain>) -> Table {
+    Table { family, chains }
+}
+
+fn chain(hook: Hook, rules: Vec<Rule>) -> Chain {
+    Chain {
+        hook,
+        accept: hook == Hook::Prerouting,
+        devices: Vec::new(),
+        rules,
+    }
+}
+
+fn rule<const N: usize>(reason: Reason, matches: [Match; N], end: End) -> Rule {
+    Rule {
+        matches: matches.into(),
+        counted: true,
+        log: None,
+        end,
+        reason,
+    }
+}
+
+fn accept<const N: usize>(reason: Reason, matches: [Match; N]) -> Rule {
+    rule(reason, matches, End::Accept)
+}
+
+fn drop<const N: usize>(reason: Reason, matches: [Match; N]) -> Rule {
+    rule(reason, matches, End::Drop)
+}
+
+/// Loopback is not counted: nothing is to be learnt from it.
+fn loopback(device: Match) -> Rule {
+    Rule {
+        counted: false,
+        ..accept(Reason::Loopback, [device])
+    }
+}
+
+/// A refusal in `output`: a copy for the log, and the sender hears of it.
+fn refuse<const N: usize>(reason: Reason, matches: [Match; N], kernel: Kernel) -> Rule {
+    if !kernel.modules {
+        return drop(reason, matches);
+    }
+    Rule {
+        log: Some(LOG_OUTPUT),
+        ..rule(reason, matches, End::RejectProhibited)
+    }
+}
+
+fn lo() -> IfName {
+    // Invariant: `lo` is a device name (net/core/dev.c, dev_valid_name).
+    "lo".parse().expect("lo is a device name")
+}
+
+fn host(ip: Ipv4Addr) -> Ipv4Network {
+    Ipv4Network::from(ip)
+}
+
+/// What cannot be true is dropped before anything looks at it. Replies of the endpoint and of the
+/// resolver come by the uplink although the main table leads to the tunnel, so they pass first.
+fn prerouting(policy: &Policy) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if let Some(uplink) = &policy.uplink {
+        // Counted in `input`.
+        let replies = hole_replies(uplink).into_iter();
+        rules.extend(replies.map(|rule| Rule {
+            counted: false,
+            ..rule
+        }));
+    }
+    if let Some(tunnel) = &policy.tunnel {
+        let device = &tunnel.device;
+        // CVE-2019-14899: a neighbour finds out our tunnel address by sending to it.
+        rules.extend(tunnel.addresses.iter().map(|address| {
+            let not_lo = Match::NotIn(lo());
+            let to = Match::Destination(host(address.ip()));
+            drop(Reason::Spoofed, [not_lo, Match::NotIn(device.clone()), to])
+        }));
+        rules.extend(impossible_sources(policy).into_iter().map(|net| {
+            let from = Match::Source(net);
+            drop(Reason::Spoofed, [Match::In(device.clone()), from])
+        }));
+    }
+    // Strict reverse path, which the rp_filter sysctl would be if it could be written.
+    let way_back = [Match::NotIn(lo()), Match::Ipv4, Match::NoWayBack];
+    rules.push(drop(Reason::Spoofed, way_back));
+    rules
+}
+
+fn input(policy: &Policy) -> Vec<Rule> {
+    let docker = host(DOCKER_RESOLVER);
+    let mut rules = vec![
+        drop(Reason::Ipv6, [Match::Ipv6, Match::NotIn(lo())]),
+        // A raw frame on loopback has passed no output chain.
+        drop(
+            Reason::DockerResolver,
+            [Match::In(lo()), Match::Destination(docker)],
+        ),
+        loopback(Match::In(lo())),
+    ];
+    if let Some(uplink) = &policy.uplink {
+        rules.extend(hole_replies(uplink));
+    }
+    if let Some(tunnel) = &policy.tunnel {
+        rules.extend(tunnel_input(tunnel));
+    }
+    if let Some(uplink) = &policy.uplink {
+        rules.extend(lan_input(uplink));
+    }
+    rules.push(drop(Reason::Other, []));
+    rules
+}
+
+fn hole_replies(uplink: &UplinkPolicy) -> Vec<Rule> {
+    let from = |hole: &Hole, reason| {
+        let matches = [
+            Match::In(uplink.device.clone()),
+            Match::Source(host(*hole.remote.ip())),
+            Match::Destination(host(uplink.address)),
+            Match::SourcePort(Transport::Udp, hole.remote.port()),
+            Match::DestinationPort(Transport::Udp, hole.source_port),
+        ];
+        accept(reason, matches)
+    };
+    let mut rules = Vec::new();
+    if let Some(hole) = &uplink.endpoint {
+        let mut rule = from(hole, Reason::Endpoint);
+        rule.matches.push(Match::WireGuard);
+        rules.push(rule);
+    }
+    if let Some(hole) = &uplink.resolver {
+        rules.push(from(hole, Reason::Resolver));
+    }
+    rules
+}
+
+/// Replies, and the ports that are forwarded to us.
+fn tunnel_input(tunnel: &TunnelPolicy) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for address in &tunnel.addresses {
+        let device = Match::In(tunnel.device.clone());
+        let to = Match::Destination(host(address.ip()));
+        rules.push(accept(
+            Reason::Tunnel,
+            [
+                device.clone(),
+                Match::InKindTun,
+                to.clone(),
+                Match::EstablishedOrRelated,
+            ],
+        ));
+        for &port in &tunnel.forward {
+            rules.extend(TRANSPORTS.map(|transport| {
+                let port = Match::DestinationPort(transport, port);
+                let matches = [device.clone(), Match::InKindTun, to.clone(), port];
+                accept(Reason::ForwardedPort, matches)
+            }));
+        }
+    }
+    rules
+}
+
+fn lan_input(uplink: &UplinkPolicy) -> Vec<Rule> {
+    let device = || Match::In(uplink.device.clone());
+    let to_us = || Match::Destination(host(uplink.address));
+    let inbound = uplink.inbound.iter().map(|rule| {
+        let from = Match::Source(masked(rule.from));
+        let port = Match::DestinationPort(rule.to.transport, rule.to.number);
+        accept(Reason::LanInbound, [device(), from, to_us(), port])
+    });
+    let replies = uplink.outbound.iter().map(|rule| {
+        let from = Match::Source(host(rule.to));
+        let port = Match::SourcePort(rule.port.transport, rule.port.number);
+        let (established, reply) = (Match::Established, Match::Reply);
+        accept(
+            Reason::LanOutbound,
+            [device(), from, to_us(), port, established, reply],
+        )
+    });
+    inbound.chain(replies).collect()
+}
+
+fn forward() -> Vec<Rule> {
+    vec![
+        drop(Reason::Ipv6, [Match::Ipv6, Match::NotIn(lo())]),
+        drop(Reason::Forward, []),
+    ]
+}
+
+/// The flow that carries everything comes first, the tunnel next, LAN exceptions last.
+fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
+    let docker = Match::Destination(host(DOCKER_RESOLVER));
+    let mut rules = vec![
+        drop(Reason::Ipv6, [Match::Ipv6, Match::NotOut(lo())]),
+        refuse(Reason::DockerResolver, [docker], kernel),
+        loopback(Match::Out(lo())),
+    ];
+    if let Some(uplink) = &policy.uplink {
+        rules.extend(holes(uplink));
+    }
+    rules.push(refuse(
+        Reason::Multicast,
+        [Match::Destination(MULTICAST)],
+        kernel,
+    ));
+    rules.extend(
+        METADATA.map(|net| refuse(Reason::Metadata, [Match::Destination(net)], kernel)),
+    );
+    if let Some(tunnel) = &policy.tunnel {
+        rules.extend(tunnel_dns(tunnel));
+    }
+    rules.extend(DNS_PORTS.iter().flat_map(|port| {
+        TRANSPORTS.map(|t| refuse(Reason::Dns, [Match::DestinationPort(t, *port)], kernel))
+    }));
+    if let Some(tunnel) = &policy.tunnel {
+        rules.extend(tunnel_output(tunnel, kernel));
+    }
+    if let Some(uplink) = &policy.uplink {
+        rules.extend(MAPPING_PORTS.iter().flat_map(|port| {
+            TRANSPORTS.map(|transport| {
+                let device = Match::Out(uplink.device.clone());
+                let port = Match::DestinationPort(transport, *port);
+                refuse(Reason::PortMapping, [device, port], kernel)
+            })
+        }));
+        rules.extend(lan_replies(uplink).into_iter().map(tracked));
+        rules.extend(lan_output(uplink));
+    }
+    if kernel.modules {
+        let tcp = [Match::Protocol(Transport::Tcp)];
+        rules.push(Rule {
+            end: End::RejectReset,
+            ..refuse(Reason::Other, tcp, kernel)
+        });
+    }
+    rules.push(refuse(Reason::Other, [], kernel));
+    rules
+}
+
+/// Our own UDP flows. The same at `output` and at `egress`.
+fn holes(uplink: &UplinkPolicy) -> Vec<Rule> {
+    let to = |hole: &Hole, reason| {
+        let matches = [
+            Match::Out(uplink.device.clone()),
+            Match::Mark(hole.mark),
+            Match::Source(host(uplink.address)),
+            Match::Destination(host(*hole.remote.ip())),
+            Match::SourcePort(Transport::Udp, hole.source_port),
+            Match::DestinationPort(Transport::Udp, hole.remote.port()),
+        ];
+        accept(reason, matches)
+    };
+    let mut rules = Vec::new();
+    if let Some(hole) = &uplink.endpoint {
+        let mut rule = to(hole, Reason::Endpoint);
+        rule.matches.push(Match::WireGuard);
+        rules.push(rule);
+    }
+    if let Some(hole) = &uplink.resolver {
+        rules.push(to(hole, Reason::Resolver));
+    }
+    rules
+}
+
+/// Name, kind and source: what a packet has that really goes into the tunnel.
+fn into_tunnel(tunnel: &TunnelPolicy) -> impl Iterator<Item = [Match; 3]> {
+    tunnel.addresses.iter().map(|address| {
+        let device = Match::Out(tunnel.device.clone());
+        [device, Match::OutKindTun, Match::Source(host(address.ip()))]
+    })
+}
+
+fn tunnel_dns(tunnel: &TunnelPolicy) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for [device, kind, source] in into_tunnel(tunnel) {
+        for &resolver in &tunnel.dns {
+            for port in DNS_PORTS {
+                rules.extend(TRANSPORTS.map(|transport| {
+                    let to = Match::Destination(host(resolver));
+                    let port = Match::DestinationPort(transport, port);
+                    let start = (device.clone(), kind.clone(), source.clone());
+                    accept(Reason::Tunnel, [start.0, start.1, start.2, to, port])
+                }));
+            }
+        }
+    }
+    rules
+}
+
+fn tunnel_output(tunnel: &TunnelPolicy, kernel: Kernel) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for [device, kind, source] in into_tunnel(tunnel) {
+        rules.extend(permitted(tunnel).map(|net| {
+            let to = Match::Destination(net);
+            let start = (device.clone(), kind.clone(), source.clone());
+            accept(Reason::Tunnel, [start.0, start.1, start.2, to])
+        }));
+    }
+    rules.extend(PRIVATE.map(|net| {
+        let device = Match::Out(tunnel.device.clone());
+        refuse(Reason::Private, [device, Match::Destination(net)], kernel)
+    }));
+    rules.extend(into_tunnel(tunnel).map(|matches| accept(Reason::Tunnel, matches)));
+    rules
+}
+
+/// Answers to LAN clients, each with the port that was asked. Connection tracking does not exist at
+/// `egress`, so there address and port decide, after `output` has looked at the direction.
+fn lan_replies(uplink: &UplinkPolicy) -> Vec<(Rule, u16)> {
+    let replies = uplink.inbound.iter().map(|rule| {
+        let device = Match::Out(uplink.device.clone());
+        let from = Match::Source(host(uplink.address));
+        let to = Match::Destination(masked(rule.from));
+        let port = Match::SourcePort(rule.to.transport, rule.to.number);
+        (accept(Reason::LanInbound, [device, from, to, port]), rule.to.number)
+    });
+    replies.collect()
+}
+
+/// The same, and only against the direction in which the connection was opened.
+fn tracked((mut rule, port): (Rule, u16)) -> Rule {
+    rule.matches.push(Match::Reply);
+    rule.matches.push(Match::OriginalDestinationPort(port));
+    rule
+}
+
+fn lan_output(uplink: &UplinkPolicy) -> Vec<Rule> {
+    let rules = uplink.outbound.iter().map(|rule| {
+        let device = Match::Out(uplink.device.clone());
+        let from = Match::Source(host(uplink.address));
+        let to = Match::Destination(host(rule.to));
+        let port = Match::DestinationPort(rule.port.transport, rule.port.number);
+        accept(Reason::LanOutbound, [device, from, to, port])
+    });
+    rules.collect()
+}
+
+/// The second layer: sees frames by AF_PACKET, which no chain above sees. Without a device there is
+/// nothing to hang a chain on.
+fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
+    let mut devices = devices.to_vec();
+    devices.sort();
+    devices.dedup();
+    if devices.is_empty() {
+        return Vec::new();
+    }
+    let mut rules = Vec::new();
+    if let Some(uplink) = &policy.uplink {
+        rules.extend(holes(uplink));
+        rules.extend(lan_replies(uplink).into_iter().map(|(rule, _)| rule));
+        rules.extend(lan_output(uplink));
+        let from_us = Match::ArpSource(uplink.address);
+        rules.push(accept(
+            Reason::Arp,
+            [Match::Out(uplink.device.clone()), from_us],
+        ));
+    }
+    let log = kernel.modules.then_some(LOG_EGRESS);
+    rules.push(Rule {
+        log,
+        ..drop(Reason::Raw, [])
+    });
+    vec![Chain {
+        devices,
+        ..chain(Hook::Egress, rules)
+    }]
+}
+
+/// Address resolution of our own address on the uplink, and of no other: a neighbour that asks for the
+/// tunnel's address gets no answer (audit finding MLLVD-CR-24-03).
+fn arp(policy: &Policy) -> Vec<Chain> {
+    let mut input = Vec::new();
+    let mut output = Vec::new();
+    if let Some(uplink) = &policy.uplink {
+        let device = || uplink.device.clone();
+        let (to, from) = (
+            Match::ArpDestination(uplink.address),
+            Match::ArpSource(uplink.address),
+        );
+        input.push(accept(Reason::Arp, [Match::In(device()), to]));
+        output.push(accept(Reason::Arp, [Match::Out(device()), from]));
+    }
+    input.push(drop(Reason::Other, []));
+    output.push(drop(Reason::Other, []));
+    vec![chain(Hook::Input, input), chain(Hook::Output, output)]
+}

@@ -1,0 +1,74 @@
+//! Whether what the kernel holds is what we meant. The kernel prints its own attributes besides ours
+//! (handles, counts), so ours have to be among them; lists have to be of the same length and order.
+
+use super::attribute::{contains, each, find, find_str, find_u32};
+use super::encode::{comment, put_chain};
+use super::expression::put_rule;
+use super::{Chain, Family, Rule};
+use crate::policy::Reason;
+
+pub use super::expression::{DATA, NAME};
+
+/// `NFTA_CHAIN_HOOK`, `NFTA_HOOK_DEV`, `NFTA_HOOK_DEVS`.
+const HOOK: u16 = 4;
+const HOOK_DEVICE: u16 = 3;
+const HOOK_DEVICES: u16 = 4;
+
+/// Whether these attributes are those of `chain`.
+pub fn chain(attributes: &[u8], family: Family, chain: &Chain) -> bool {
+    let mut wanted = Vec::new();
+    let plain = Chain {
+        devices: Vec::new(),
+        rules: Vec::new(),
+        ..*chain
+    };
+    put_chain(&mut wanted, family, &plain);
+    contains(attributes, &wanted) && devices(attributes) == names(chain)
+}
+
+fn names(chain: &Chain) -> Vec<&str> {
+    chain.devices.iter().map(|name| name.as_str()).collect()
+}
+
+/// The devices of a chain, sorted. One alone may be printed as such, as a list, or as both.
+fn devices(attributes: &[u8]) -> Vec<&str> {
+    let hook = find(attributes, HOOK).unwrap_or_default();
+    let list = find(hook, HOOK_DEVICES).unwrap_or_default();
+    let mut names: Vec<_> = each(list)
+        .filter_map(|(_, name)| str::from_utf8(name).ok())
+        .map(|name| name.trim_end_matches('\0'))
+        .collect();
+    if names.is_empty() {
+        names.extend(find_str(hook, HOOK_DEVICE));
+    }
+    names.sort_unstable();
+    names
+}
+
+/// Whether these are the expressions and the comment of `rule`. What was counted does not matter.
+pub fn rule(expressions: &[u8], user_data: &[u8], family: Family, rule: &Rule) -> bool {
+    let mut wanted = Vec::new();
+    put_rule(&mut wanted, family, rule);
+    let same = |(found, wanted): ((u16, &[u8]), (u16, &[u8]))| contains(found.1, wanted.1);
+    each(expressions).count() == each(&wanted).count()
+        && each(expressions).zip(each(&wanted)).all(same)
+        && user_data == comment(rule.reason)
+}
+
+/// The reason in the user data of a rule: type, length, text with its end mark.
+pub fn reason(user_data: &[u8]) -> Option<Reason> {
+    let [0, length, rest @ ..] = user_data else {
+        return None;
+    };
+    let text = rest.get(..usize::from(length.checked_sub(1)?))?;
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Whether the data of an `immediate` expression are `accept` (`NFTA_IMMEDIATE_DATA`,
+/// `NFTA_DATA_VERDICT`, `NFTA_VERDICT_CODE`).
+pub fn accepts(data: &[u8]) -> bool {
+    let code = find(data, 2)
+        .and_then(|value| find(value, 2))
+        .and_then(|verdict| find_u32(verdict, 1));
+    code == Some(1)
+}

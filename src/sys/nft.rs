@@ -1,0 +1,241 @@
+//! The kernel's packet filter, spoken to in netlink. Whatever is applied is applied whole, in one
+//! transaction, or not at all.
+
+use std::io;
+
+use crate::net::IfName;
+use crate::ruleset::attribute::{find, find_str, find_u32};
+use crate::ruleset::{self, Batch, Family, Hook, Kernel, Part, Ruleset};
+use crate::sys::netlink::Netlink;
+
+mod readback;
+
+pub use readback::{CheckError, Counter, check, counters};
+
+/// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
+const ROUTE: isize = 0;
+const NETFILTER: isize = 12;
+
+/// `RTM_GETLINK` (linux/rtnetlink.h).
+const GETLINK: u16 = 18;
+/// Bytes of `ifinfomsg`, and where its flags stand.
+const IFINFO: usize = 16;
+const IFINFO_FLAGS: usize = 8;
+/// `IFF_LOOPBACK` (linux/if.h).
+const LOOPBACK: u32 = 0x8;
+/// `IFLA_IFNAME`, `IFLA_LINKINFO`, and `IFLA_INFO_KIND` inside the latter (linux/if_link.h).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+
+/// `NFT_MSG_GETGEN`, and `NFTA_GEN_ID` in the answer (linux/netfilter/nf_tables.h).
+const GETGEN: u16 = 10 << 8 | 16;
+const GEN_ID: u16 = 1;
+
+/// Bytes of `nfgenmsg` (linux/netfilter/nfnetlink.h).
+const NFGEN: usize = 4;
+
+/// Error numbers by which a kernel says that it has no such thing (asm-generic/errno.h).
+const ENOENT: i32 = 2;
+const EOPNOTSUPP: i32 = 95;
+const EAFNOSUPPORT: i32 = 97;
+
+/// Deny-all is in force.
+pub struct Armed {
+    /// Whether the second layer is in force too: the netdev egress hook, which also sees frames by
+    /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules.
+    pub egress_hook: bool,
+    /// The devices other than loopback and TUN.
+    pub devices: Vec<IfName>,
+    /// Closing it waits until the kernel has freed what the transaction replaced (nft_rcv_nl_event,
+    /// net/netfilter/nf_tables_api.c: two RCU grace periods, 8 to 15 ms), so it is left for later.
+    _socket: Netlink,
+}
+
+/// Nothing has changed; what was in force before is in force still.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The socket.
+    #[error("netlink: the kernel's packet filter cannot be reached; CAP_NET_ADMIN and nf_tables are needed")]
+    Netlink(#[from] io::Error),
+    /// The kernel refused a part, and with it the whole.
+    #[error("the kernel refused {part}{}", .reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
+    Refused {
+        /// Which part.
+        part: Part,
+        /// The reason in words, where the kernel has some.
+        reason: Option<String>,
+        /// The error number.
+        source: io::Error,
+    },
+    /// The kernel did not say whether it took it.
+    #[error("the kernel gave no answer to the ruleset")]
+    NoAnswer,
+}
+
+impl ApplyError {
+    fn refused(&self) -> Option<(Part, i32)> {
+        match self {
+            Self::Refused { part, source, .. } => Some((*part, source.raw_os_error()?)),
+            Self::Netlink(_) | Self::NoAnswer => None,
+        }
+    }
+
+    /// Whether the kernel says that it has no netdev egress hook (or no netdev tables at all).
+    fn no_egress_hook(&self) -> bool {
+        match self.refused() {
+            Some((Part::Table(Family::Netdev), errno)) => {
+                [EOPNOTSUPP, EAFNOSUPPORT].contains(&errno)
+            }
+            Some((Part::Chain(Family::Netdev, Hook::Egress), errno)) => {
+                [ENOENT, EOPNOTSUPP, EAFNOSUPPORT].contains(&errno)
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Whether the egress chain may have failed for a device that is gone.
+    fn device_gone(&self) -> bool {
+        self.refused() == Some((Part::Chain(Family::Netdev, Hook::Egress), ENOENT))
+    }
+}
+
+/// The first act of the process: denies everything but loopback. Needs no /proc, no configuration
+/// and no other program; one dump of the links and one transaction.
+///
+/// # Errors
+///
+/// Nothing is in force that was not before. The caller takes all links down.
+pub fn arm() -> Result<Armed, ApplyError> {
+    let mut nft = Netlink::open(NETFILTER)?;
+    let mut kernel = Kernel {
+        egress_hook: true,
+        modules: false,
+    };
+    let mut retried = false;
+    loop {
+        let devices = devices()?;
+        let batch = Ruleset::deny_all(&devices, kernel).encode();
+        match commit(&mut nft, &batch) {
+            Ok(()) => {
+                let egress_hook = kernel.egress_hook;
+                return Ok(Armed {
+                    egress_hook,
+                    devices,
+                    _socket: nft,
+                });
+            }
+            Err(error) if error.device_gone() && !retried => retried = true,
+            Err(error) if error.no_egress_hook() && kernel.egress_hook => {
+                kernel.egress_hook = false;
+            }
+            Err(error) => return Err(error),
+        }
+        // A refused transaction may leave answers behind.
+        nft = Netlink::open(NETFILTER)?;
+    }
+}
+
+/// Makes `ruleset` be in force, replacing whatever our tables held.
+///
+/// # Errors
+///
+/// The part that the kernel refused; then nothing has changed.
+pub fn apply(ruleset: &Ruleset) -> Result<(), ApplyError> {
+    commit(&mut Netlink::open(NETFILTER)?, &ruleset.encode())
+}
+
+/// Removes our tables. After this nothing is filtered: only `vpngw cleanup` calls it.
+///
+/// # Errors
+///
+/// The part that the kernel refused. A family that it does not have is no error.
+pub fn clear() -> Result<(), ApplyError> {
+    for family in Family::ALL {
+        let batch = ruleset::clear(&[family]);
+        match commit(&mut Netlink::open(NETFILTER)?, &batch) {
+            Err(error) if error.no_egress_hook() => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// The number of the last change of any table in this namespace, by whomever.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn generation() -> io::Result<u32> {
+    let answer = Netlink::open(NETFILTER)?.get(GETGEN, &[0; NFGEN])?;
+    let attributes = answer.get(NFGEN..).unwrap_or_default();
+    find_u32(attributes, GEN_ID).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The devices other than loopback and TUN: those that get an egress chain.
+///
+/// # Errors
+///
+/// What the kernel says, or a name that is not one.
+pub fn devices() -> io::Result<Vec<IfName>> {
+    let mut found = Vec::new();
+    let mut unnamed = false;
+    Netlink::open(ROUTE)?.dump(GETLINK, &[0; IFINFO], |message| {
+        let Some(message) = message else {
+            found.clear();
+            unnamed = false;
+            return;
+        };
+        if let Some(true) = leads_out(message.payload) {
+            let attributes = message.payload.get(IFINFO..).unwrap_or_default();
+            match find_str(attributes, IFLA_IFNAME).map(str::parse) {
+                Some(Ok(name)) => found.push(name),
+                Some(Err(_)) | None => unnamed = true,
+            }
+        }
+    })?;
+    if unnamed {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(found)
+}
+
+/// Whether a link is neither loopback nor TUN; `None` if it cannot be read.
+fn leads_out(link: &[u8]) -> Option<bool> {
+    let flags = link.get(IFINFO_FLAGS..IFINFO_FLAGS + 4)?;
+    let flags = u32::from_ne_bytes(flags.try_into().ok()?);
+    let info = find(link.get(IFINFO..)?, IFLA_LINKINFO).unwrap_or_default();
+    let tun = find_str(info, IFLA_INFO_KIND) == Some("tun");
+    Some(flags & LOOPBACK == 0 && !tun)
+}
+
+/// Sends a batch and reads the answers: errors of each part first, then, if there were none, the
+/// acknowledgement of the last (nfnetlink_rcv_batch, net/netfilter/nfnetlink.c).
+fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
+    nft.send(&batch.bytes)?;
+    // Invariant: the last part is the end of the batch, the one before it asks for the acknowledgement.
+    let last = batch.parts.len().saturating_sub(2);
+    loop {
+        let messages = match nft.receive() {
+            Ok(messages) => messages,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(ApplyError::NoAnswer);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for ack in messages.filter_map(|message| message.acknowledgement()) {
+            let sequence = usize::try_from(ack.sequence).unwrap_or(usize::MAX);
+            if ack.errno != 0 {
+                let part = batch.parts.get(sequence).copied();
+                return Err(ApplyError::Refused {
+                    part: part.unwrap_or(Part::Whole),
+                    reason: ack.reason,
+                    source: io::Error::from_raw_os_error(ack.errno),
+                });
+            }
+            if sequence == last {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the kernel holds: counters, and whether it is what we loaded. Compared by content, since a table
+//! of the right name proves nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::{NETFILTER, NFGEN};
+use crate::policy::Reason;
+use crate::ruleset::attribute::{each, find, find_str, find_u32, find_u64};
+use crate::ruleset::{Chain, Family, Hook, Ruleset, TABLE, Table, stored};
+use crate::sys::netlink::{Message, Netlink};
+
+/// `NFT_MSG_GETTABLE`, `NFT_MSG_GETCHAIN`, `NFT_MSG_GETRULE` (linux/netfilter/nf_tables.h).
+const GETTABLE: u16 = 10 << 8 | 1;
+const GETCHAIN: u16 = 10 << 8 | 4;
+const GETRULE: u16 = 10 << 8 | 7;
+
+/// `NFTA_TABLE_NAME`, `NFTA_TABLE_FLAGS`; any flag (dormant, owner) is not ours.
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+
+/// `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE`.
+const OWNER: u16 = 1;
+/// `NFTA_CHAIN_NAME`.
+const CHAIN_NAME: u16 = 3;
+/// `NFTA_RULE_CHAIN`, `NFTA_RULE_EXPRESSIONS`, `NFTA_RULE_USERDATA`.
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const RULE_USERDATA: u16 = 7;
+
+/// What one rule has counted since it was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Family of the table.
+    pub family: Family,
+    /// The chain.
+    pub hook: Hook,
+    /// The rule's comment.
+    pub reason: Reason,
+    /// Whether the rule lets packets pass.
+    pub accept: bool,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The kernel does not hold what it should, or it could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It could not be told.
+    #[error("netlink: the rules cannot be read")]
+    Netlink(#[from] io::Error),
+    /// Somebody changed it.
+    #[error("{0}")]
+    Differs(String),
+}
+
+/// The counters of our rules, in the order of the rules.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn counters() -> io::Result<Vec<Counter>> {
+    let mut netlink = Netlink::open(NETFILTER)?;
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        for (chain, rules) in rules(&mut netlink, family)? {
+            let hook = Hook::ALL.into_iter().find(|h| h.as_str() == chain);
+            found.extend(rules.iter().filter_map(|rule| counter(family, hook?, rule)));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the kernel holds exactly `ruleset` in our tables: every chain with its hook and policy, every
+/// rule with all of its expressions, in order, and none besides.
+///
+/// # Errors
+///
+/// [`CheckError::Differs`] with the first difference, or that it could not be told.
+pub fn check(ruleset: &Ruleset) -> Result<(), CheckError> {
+    let mut netlink = Netlink::open(NETFILTER)?;
+    for table in &ruleset.tables {
+        check_table(&mut netlink, table)?;
+        check_chains(&mut netlink, table)?;
+        check_rules(&mut netlink, table)?;
+    }
+    Ok(())
+}
+
+fn differs(table: &Table, what: &str) -> CheckError {
+    CheckError::Differs(format!("table {} {TABLE}: {what}", table.family.as_str()))
+}
+
+fn check_table(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> {
+    let tables = dump(netlink, GETTABLE, table.family, TABLE_NAME)?;
+    let Some(found) = tables.first() else {
+        return Err(differs(table, "is gone"));
+    };
+    match find_u32(found, TABLE_FLAGS) {
+        Some(0) => Ok(()),
+        Some(_) | None => Err(differs(table, "has flags that we did not set")),
+    }
+}
+
+fn check_chains(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> {
+    let found = dump(netlink, GETCHAIN, table.family, OWNER)?;
+    if found.len() != table.chains.len() {
+        return Err(differs(table, "has other chains than ours"));
+    }
+    for chain in &table.chains {
+        let name = chain.hook.as_str();
+        let same = found.iter().any(|attributes| {
+            find_str(attributes, CHAIN_NAME) == Some(name)
+                && stored::chain(attributes, table.family, chain)
+        });
+        if !same {
+            let what = format!("chain {name} has another hook, policy or device, or is gone");
+            return Err(differs(table, &what));
+        }
+    }
+    Ok(())
+}
+
+fn check_rules(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> {
+    let found = rules(netlink, table.family)?;
+    for chain in &table.chains {
+        let kernel = found.get(chain.hook.as_str());
+        check_chain_rules(table, chain, kernel.map_or(&[][..], Vec::as_slice))?;
+    }
+    Ok(())
+}
+
+fn check_chain_rules(table: &Table, chain: &Chain, found: &[Rule]) -> Result<(), CheckError> {
+    let name = chain.hook.as_str();
+    if found.len() != chain.rules.len() {
+        let (is, ours) = (found.len(), chain.rules.len());
+        let what = format!("chain {name} has {is} rules, ours has {ours}");
+        return Err(differs(table, &what));
+    }
+    for (at, (found, ours)) in found.iter().zip(&chain.rules).enumerate() {
+        if !stored::rule(&found.expressions, &found.user_data, table.family, ours) {
+            let what = format!("chain {name}: rule {} is not `{ours}`", at + 1);
+            return Err(differs(table, &what));
+        }
+    }
+    Ok(())
+}
+
+/// A rule as the kernel prints it.
+struct Rule {
+    expressions: Vec<u8>,
+    user_data: Vec<u8>,
+}
+
+/// Rules of our table of this family by the name of their chain, in order.
+fn rules(netlink: &mut Netlink, family: Family) -> io::Result<BTreeMap<String, Vec<Rule>>> {
+    let mut found: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+    for attributes in dump(netlink, GETRULE, family, OWNER)? {
+        let bytes = |kind| find(&attributes, kind).unwrap_or_default().to_vec();
+        let chain = find_str(&attributes, RULE_CHAIN).unwrap_or_default();
+        found.entry(chain.to_owned()).or_default().push(Rule {
+            expressions: bytes(RULE_EXPRESSIONS),
+            user_data: bytes(RULE_USERDATA),
+        });
+    }
+    Ok(found)
+}
+
+/// The attributes of each object of our table of this family. `name` is the attribute that holds the
+/// name of the table.
+fn dump(netlink: &mut Netlink, kind: u16, family: Family, name: u16) -> io::Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    let body = [family.number(), 0, 0, 0];
+    netlink.dump(kind, &body, |message: Option<Message<'_>>| {
+        let Some(message) = message else {
+            found.clear();
+            return;
+        };
+        let attributes = message.payload.get(NFGEN..).unwrap_or_default();
+        let ours = message.payload.first() == Some(&family.number());
+        if ours && find_str(attributes, name) == Some(TABLE) {
+            found.push(attributes.to_vec());
+        }
+    })?;
+    Ok(found)
+}
+
+/// The counter of a rule, if it has one and a comment of ours.
+fn counter(family: Family, hook: Hook, rule: &Rule) -> Option<Counter> {
+    let reason = stored::reason(&rule.user_data)?;
+    let mut count = None;
+    let mut accept = false;
+    for (_, expression) in each(&rule.expressions) {
+        let data = find(expression, stored::DATA).unwrap_or_default();
+        match find_str(expression, stored::NAME) {
+            // NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
+            Some("counter") => count = Some((find_u64(data, 2)?, find_u64(data, 1)?)),
+            Some("immediate") => accept = stored::accepts(data),
+            Some(_) | None => {}
+        }
+    }
+    let (packets, bytes) = count?;
+    Some(Counter {
+        family,
+        hook,
+        reason,
+        accept,
+        packets,
+        bytes,
+    })
+}
