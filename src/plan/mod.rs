@@ -1,1 +1,309 @@
 //! Every change of the kernel that the gateway makes, as a value that prints itself.
+//!
+//! [`Plan::of`] says what is wanted; [`changes`] and [`rule_changes`] say what is still to do, given
+//! what the kernel has. The firewall is not in here: it is [`crate::ruleset`].
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+
+use crate::config::Config;
+use crate::net::{Fwmark, IfName, Uplink};
+use crate::policy::Hole;
+
+mod diff;
+mod print;
+mod route;
+mod sysctl;
+mod uplink;
+
+pub use diff::{Change, RuleChange, changes, rule_changes};
+pub use route::{Flow, Kind, MAIN, PROTOCOL, Route, Rule, Scope};
+pub use sysctl::{Sysctl, sysctls};
+pub use uplink::{Address, choose, resume};
+
+/// Routing table of packets that carry our mark, and of nothing else. Any free number does
+/// (253 to 255 are taken, iproute2 `rt_tables`).
+pub const MARKED: u32 = 30320;
+
+/// Routing table no rule leads to. It remembers the routes of the uplink that were taken out of the
+/// main table, for a later run in the same namespace and for `vpngw cleanup`.
+pub const MEMORY: u32 = 30321;
+
+/// Priority of the rule for our mark: after `local` (0), before `main` (32766). The ten from here on
+/// are ours.
+pub const PRIORITY: u32 = 30320;
+
+/// Packets the tunnel device queues before it drops: what the kernel gives a TUN device
+/// (`TUN_READQ_SIZE`, drivers/net/tun.c) is 500; a 64 KiB superpacket counts as one.
+const TX_QUEUE: u32 = 1000;
+
+/// The last metric: tried when no other route to the same destination is left.
+const LAST: u32 = u32::MAX;
+
+/// What the kernel shall look like, the firewall aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The tunnel device.
+    pub tunnel: Tunnel,
+    /// The uplink, if there is one. Its routes in the main table other than `routes` go.
+    pub uplink: Option<Uplink>,
+    /// Routes of the main and of the marked table.
+    pub routes: Vec<Route>,
+    /// Policy rules.
+    pub rules: Vec<Rule>,
+    /// Written where the kernel lets us, verified everywhere.
+    pub sysctls: Vec<Sysctl>,
+    /// The nameservers of `/etc/resolv.conf`.
+    pub nameservers: Vec<Ipv4Addr>,
+}
+
+/// The tunnel device as wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its name.
+    pub device: IfName,
+    /// Bytes of the largest inner packet.
+    pub mtu: u16,
+    /// Packets it queues.
+    pub tx_queue: u32,
+    /// Our addresses on it.
+    pub addresses: Vec<Ipv4Network>,
+}
+
+impl Plan {
+    /// What `config` leads to on this uplink. `hole` is the one flow across the uplink that is open:
+    /// the endpoint, or the resolver that is asked for its address.
+    pub fn of(config: &Config, uplink: Option<&Uplink>, mark: Fwmark, hole: Option<&Hole>) -> Self {
+        let device = &config.tunnel.device;
+        let mut routes = tunnel_routes(device);
+        let mut rules = vec![Rule::marked(PRIORITY, mark)];
+        if let Some(uplink) = uplink {
+            routes.extend(lan_routes(config, uplink));
+            routes.extend(marked_routes(uplink, hole));
+            rules.extend(hole.map(|hole| Rule::flow(PRIORITY + 1, hole)));
+        }
+        routes.push(Route::unreachable(MARKED, 0));
+        let mut devices = vec![device.clone()];
+        devices.extend(uplink.map(|uplink| uplink.device.clone()));
+        Self {
+            tunnel: Tunnel {
+                device: device.clone(),
+                mtu: config.tunnel.mtu,
+                tx_queue: TX_QUEUE,
+                addresses: config.tunnel.addresses.clone(),
+            },
+            uplink: uplink.cloned(),
+            routes,
+            rules,
+            sysctls: sysctls(&devices),
+            nameservers: config.tunnel.dns.clone(),
+        }
+    }
+}
+
+/// All that has no better route goes into the tunnel, and nowhere when the tunnel is gone.
+fn tunnel_routes(device: &IfName) -> Vec<Route> {
+    vec![
+        Route::on_link(MAIN, route::default(), device, None),
+        Route::unreachable(MAIN, LAST),
+    ]
+}
+
+/// The router and the LAN exceptions stay reachable in the main table; nothing else of the uplink.
+fn lan_routes(config: &Config, uplink: &Uplink) -> Vec<Route> {
+    let mut routes = Vec::new();
+    // A strict reverse path filter (rp_filter = 1) leaves the router's ARP requests unanswered without
+    // this: arp_process looks up the route to who asks (net/ipv4/arp.c).
+    if let Some(gateway) = uplink.gateway {
+        routes.push(toward(uplink, MAIN, gateway.into()));
+    }
+    let inbound = config.lan.inbound.iter().map(|exception| exception.from);
+    let outbound = config.lan.outbound.iter().map(|exception| exception.to);
+    for network in inbound.chain(outbound.map(Ipv4Network::from)) {
+        let network = route::masked(network);
+        // Never a default route by the uplink, whatever the configuration says.
+        if network.prefix() == 0 {
+            continue;
+        }
+        routes.push(toward(uplink, MAIN, network));
+        let link = route::masked(uplink.address);
+        if link != network && link.is_subnet_of(network) {
+            routes.push(toward(uplink, MAIN, link));
+        }
+    }
+    dedup(routes)
+}
+
+fn marked_routes(uplink: &Uplink, hole: Option<&Hole>) -> Vec<Route> {
+    let remote = hole.map(|hole| *hole.remote.ip());
+    let hosts = uplink.gateway.into_iter().chain(remote);
+    dedup(
+        hosts
+            .map(|host| toward(uplink, MARKED, host.into()))
+            .collect(),
+    )
+}
+
+/// By the router, or directly where the destination is on the link.
+fn toward(uplink: &Uplink, table: u32, destination: Ipv4Network) -> Route {
+    let source = Some(uplink.address.ip());
+    let on_link = destination.is_subnet_of(route::masked(uplink.address))
+        || uplink
+            .gateway
+            .is_some_and(|gateway| destination == gateway.into());
+    match uplink.gateway {
+        Some(gateway) if !on_link => {
+            Route::by_router(table, destination, gateway, &uplink.device, source)
+        }
+        Some(_) | None => Route::on_link(table, destination, &uplink.device, source),
+    }
+}
+
+fn dedup(routes: Vec<Route>) -> Vec<Route> {
+    let mut kept: Vec<Route> = Vec::new();
+    for route in routes {
+        if !kept.contains(&route) {
+            kept.push(route);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use super::*;
+    use crate::config::{
+        Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer, PublicKey,
+        Secret,
+    };
+
+    pub(super) fn config() -> Config {
+        Config {
+            tunnel: crate::config::Tunnel {
+                device: "tun0".parse().unwrap(),
+                addresses: vec!["10.64.0.2/32".parse().unwrap()],
+                mtu: 1420,
+                dns: vec!["10.64.0.1".parse().unwrap()],
+                private: Vec::new(),
+                offload: Offload::Auto,
+                private_key: Secret::new([1; 32]),
+                listen_port: None,
+                fwmark: None,
+            },
+            peers: vec![Peer {
+                name: None,
+                public_key: PublicKey([2; 32]),
+                preshared_key: None,
+                endpoint: Endpoint {
+                    host: Host::Address(*remote().ip()),
+                    port: remote().port(),
+                },
+                keepalive: None,
+                allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
+            }],
+            uplink: None,
+            lan: Lan {
+                inbound: vec![Inbound {
+                    from: "192.168.1.0/24".parse().unwrap(),
+                    to: "tcp/8080".parse().unwrap(),
+                }],
+                outbound: vec![Outbound {
+                    to: "172.30.0.20".parse().unwrap(),
+                    port: "tcp/445".parse().unwrap(),
+                }],
+            },
+            forward: Vec::new(),
+            metrics: None,
+            control: "/run/vpngw/vpngw.sock".into(),
+            log: Log {
+                level: LogLevel::Info,
+                format: LogFormat::Text,
+            },
+        }
+    }
+
+    pub(super) fn uplink() -> Uplink {
+        Uplink {
+            device: "eth0".parse().unwrap(),
+            address: "172.30.0.2/24".parse().unwrap(),
+            gateway: Some("172.30.0.1".parse().unwrap()),
+        }
+    }
+
+    pub(super) fn plan(config: &Config) -> Plan {
+        let mark = Fwmark(0x1234);
+        let hole = Hole {
+            mark,
+            source_port: 40000,
+            remote: remote(),
+        };
+        Plan::of(config, Some(&uplink()), mark, Some(&hole))
+    }
+
+    fn remote() -> SocketAddrV4 {
+        SocketAddrV4::new([198, 51, 100, 10].into(), 51820)
+    }
+
+    fn lines(plan: &Plan) -> Vec<String> {
+        plan.routes.iter().map(Route::to_string).collect()
+    }
+
+    #[test]
+    fn a_plan_prints_as_commands() {
+        insta::assert_snapshot!(plan(&config()));
+    }
+
+    #[test]
+    fn without_an_uplink_everything_goes_into_the_tunnel_or_nowhere() {
+        let plan = Plan::of(&config(), None, Fwmark(1), None);
+        let expected = [
+            "default dev tun0 scope link proto 30",
+            "unreachable default metric 4294967295 proto 30",
+            "unreachable default proto 30 table 30320",
+        ];
+        assert_eq!(lines(&plan), expected);
+    }
+
+    #[test]
+    fn without_a_router_every_destination_is_on_the_link() {
+        let uplink = Uplink {
+            gateway: None,
+            ..uplink()
+        };
+        let plan = Plan::of(&config(), Some(&uplink), Fwmark(1), None);
+        let of_uplink = plan
+            .routes
+            .iter()
+            .filter(|route| route.device == Some(uplink.device.clone()));
+        assert!(of_uplink.clone().count() > 0);
+        for route in of_uplink {
+            assert_eq!((route.gateway, route.scope), (None, Scope::Link), "{route}");
+        }
+    }
+
+    #[test]
+    fn an_exception_wider_than_the_link_keeps_the_link_direct() {
+        let mut config = config();
+        config.lan.inbound[0].from = "172.16.0.0/12".parse().unwrap();
+        let lines = lines(&plan(&config));
+        for wanted in [
+            "172.16.0.0/12 via 172.30.0.1 dev eth0 src 172.30.0.2 onlink proto 30",
+            "172.30.0.0/24 dev eth0 scope link src 172.30.0.2 proto 30",
+        ] {
+            assert!(lines.iter().any(|line| line == wanted), "{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn no_configuration_leads_to_a_default_route_by_the_uplink() {
+        let mut config = config();
+        config.lan.inbound[0].from = "0.0.0.0/0".parse().unwrap();
+        for route in plan(&config).routes {
+            let default = route.table == MAIN && route.destination.prefix() == 0;
+            assert!(!default || route.device != Some(uplink().device), "{route}");
+        }
+    }
+}

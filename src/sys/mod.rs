@@ -1,4 +1,17 @@
 //! The kernel: one file for each of its objects. The only user of netlink, ioctl and /proc.
 
+pub mod async_fd;
+pub mod fdpass;
+pub mod host;
+pub mod link;
 pub mod netlink;
 pub mod nft;
+pub mod privilege;
+pub mod process;
+pub mod resolv;
+pub mod route;
+pub mod rtnl;
+pub mod socket;
+pub mod sysctl;
+pub mod tun;
+pub mod watch;

@@ -1,0 +1,51 @@
+//! `vpngw plan`: prints every change of the kernel, and makes none.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+
+use crate::config::Config;
+use crate::net::Uplink;
+use crate::plan::Plan;
+
+/// Prints the firewall and the plan as one commented text. `ruleset` is in the notation of `nft`.
+///
+/// # Errors
+/// Where `out` cannot be written.
+pub fn run(
+    config: &Config,
+    uplink: Option<&Uplink>,
+    ruleset: &str,
+    plan: &Plan,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let text = text(config, uplink, ruleset, plan);
+    out.write_all(text.as_bytes()).context("standard output")
+}
+
+fn text(config: &Config, uplink: Option<&Uplink>, ruleset: &str, plan: &Plan) -> String {
+    let seen = uplink.map_or_else(
+        || "no uplink at the moment".to_owned(),
+        |uplink| format!("uplink {} as it is now", uplink.device),
+    );
+    let peer = config.peers.first().map_or_else(String::new, |peer| {
+        let name = peer.name.as_deref().unwrap_or("the first peer");
+        format!(", connected to {name}")
+    });
+    let ruleset = ruleset.trim_end();
+    format!(
+        "\
+# What `vpngw run` sets up: {seen}{peer}.
+# Nothing was changed. vpngw speaks to the kernel directly; the commands say the same.
+
+# --- firewall: loaded first, in one transaction, before anything below
+
+nft -f - <<'RULES'
+{ruleset}
+RULES
+
+# --- network
+
+{plan}"
+    )
+}

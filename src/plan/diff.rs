@@ -1,0 +1,233 @@
+//! What is still to do: the routes and rules of the kernel against those that are wanted.
+
+use super::route::{Kind, MAIN, PROTOCOL, Route, Rule};
+use super::{MARKED, MEMORY, PRIORITY, Plan};
+
+/// One step, in the order it is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Add it, in the place of one with the same table, destination and metric.
+    Replace(Route),
+    /// Take it out.
+    Remove(Route),
+}
+
+/// One step, in the order it is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleChange {
+    /// Add it.
+    Add(Rule),
+    /// Take it out.
+    Remove(Rule),
+}
+
+/// Priorities that are ours.
+const OURS: std::ops::Range<u32> = PRIORITY..PRIORITY + 10;
+
+/// Steps from `current`, the routes of all tables, to those of the plan. Empty when there is nothing
+/// left to do. Routes of the uplink are remembered before they are removed.
+pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
+    let unwanted: Vec<&Route> = current
+        .iter()
+        .filter(|route| leads_out(route, plan) && !plan.routes.contains(route))
+        .collect();
+    let memories = memories(&unwanted);
+    let missing = |route: &&Route| !current.contains(route);
+    let added = memories.iter().chain(&plan.routes).filter(missing);
+    // What a Replace overwrites is gone already.
+    let overwritten =
+        |route: &Route| added.clone().any(|new| new.replaces(route)) && first(current, route);
+    let stale = current
+        .iter()
+        .filter(|route| is_stale(route, plan, &memories));
+    let removed = unwanted
+        .iter()
+        .copied()
+        .chain(stale)
+        .filter(|route| !overwritten(route));
+    let replace = added.clone().cloned().map(Change::Replace);
+    replace
+        .chain(removed.cloned().map(Change::Remove))
+        .collect()
+}
+
+/// Steps from `current` to the rules of the plan. Rules at other priorities are not ours to touch.
+pub fn rule_changes(current: &[Rule], plan: &Plan) -> Vec<RuleChange> {
+    let missing = |rule: &&Rule| !current.contains(rule);
+    let added = plan.rules.iter().filter(missing);
+    let unwanted = |rule: &&Rule| OURS.contains(&rule.priority) && !plan.rules.contains(rule);
+    let removed = current.iter().filter(unwanted);
+    // The new rule first: a packet of ours is never without one.
+    let added = added.cloned().map(RuleChange::Add);
+    added
+        .chain(removed.cloned().map(RuleChange::Remove))
+        .collect()
+}
+
+/// Whether the main table leads to the uplink by this route, or anywhere by default.
+fn leads_out(route: &Route, plan: &Plan) -> bool {
+    let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
+    let by_uplink = uplink.is_some() && route.device.as_ref() == uplink;
+    route.table == MAIN
+        && route.kind == Kind::Unicast
+        && (by_uplink || route.destination.prefix() == 0)
+        && route.device.as_ref() != Some(&plan.tunnel.device)
+}
+
+/// The same routes in the table that no rule leads to. Our own are not worth remembering: they follow
+/// from the configuration.
+fn memories(unwanted: &[&Route]) -> Vec<Route> {
+    let mut memories: Vec<Route> = Vec::new();
+    for route in unwanted.iter().filter(|route| route.protocol != PROTOCOL) {
+        let memory = Route {
+            table: MEMORY,
+            onlink: route.gateway.is_some(),
+            ..(*route).clone()
+        };
+        if !memories.iter().any(|known| known.replaces(&memory)) {
+            memories.push(memory);
+        }
+    }
+    memories
+}
+
+/// Left behind by an earlier run: in the marked table all that is not wanted, in the memory a default
+/// route when there is a newer one by the same device.
+fn is_stale(route: &Route, plan: &Plan, memories: &[Route]) -> bool {
+    let is_default = |route: &Route| route.destination.prefix() == 0;
+    let newer = |new: &Route| is_default(new) && new.device == route.device && new != route;
+    match route.table {
+        MARKED => !plan.routes.contains(route),
+        MEMORY => is_default(route) && memories.iter().any(newer),
+        _ => false,
+    }
+}
+
+/// Whether it is the first of those with its table, destination and metric: a replacing route takes
+/// the place of that one (`fib_table_insert`, net/ipv4/fib_trie.c).
+fn first(current: &[Route], route: &Route) -> bool {
+    current.iter().find(|other| other.replaces(route)) == Some(route)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, plan, uplink};
+    use super::*;
+    use crate::plan::route;
+
+    fn apply(current: &mut Vec<Route>, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Replace(new) => match current.iter().position(|old| new.replaces(old)) {
+                    Some(at) => current[at] = new.clone(),
+                    None => current.push(new.clone()),
+                },
+                Change::Remove(old) => current.retain(|route| route != old),
+            }
+        }
+    }
+
+    fn settle(routes: &mut Vec<Route>, plan: &Plan) {
+        let changes = changes(routes, plan);
+        apply(routes, &changes);
+    }
+
+    fn fresh() -> Vec<Route> {
+        let uplink = uplink();
+        let source = Some(uplink.address.ip());
+        vec![
+            Route {
+                onlink: false,
+                protocol: 3,
+                ..Route::by_router(
+                    MAIN,
+                    route::default(),
+                    uplink.gateway.unwrap(),
+                    &uplink.device,
+                    None,
+                )
+            },
+            Route {
+                protocol: 2,
+                ..Route::on_link(MAIN, route::masked(uplink.address), &uplink.device, source)
+            },
+        ]
+    }
+
+    #[test]
+    fn afterwards_nothing_is_left_to_do() {
+        let plan = plan(&config());
+        let mut routes = fresh();
+        settle(&mut routes, &plan);
+        assert_eq!(changes(&routes, &plan), []);
+        for wanted in &plan.routes {
+            assert!(routes.contains(wanted), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn what_the_main_table_loses_is_remembered_first() {
+        let plan = plan(&config());
+        let changes = changes(&fresh(), &plan);
+        for old in fresh() {
+            let memory = |change: &Change| matches!(change, Change::Replace(new) if new.table == MEMORY && new.destination == old.destination);
+            let gone = |change: &Change| match change {
+                Change::Replace(new) => new.replaces(&old),
+                Change::Remove(route) => *route == old,
+            };
+            let memory = changes.iter().position(memory).unwrap();
+            assert!(memory < changes.iter().position(gone).unwrap(), "{old}");
+        }
+    }
+
+    #[test]
+    fn leftovers_of_an_earlier_endpoint_go() {
+        let plan = plan(&config());
+        let old = Route::by_router(
+            MARKED,
+            "203.0.113.9/32".parse().unwrap(),
+            "172.30.0.1".parse().unwrap(),
+            &uplink().device,
+            None,
+        );
+        assert!(changes(&[old.clone()], &plan).contains(&Change::Remove(old)));
+    }
+
+    #[test]
+    fn a_new_default_route_replaces_the_one_remembered() {
+        let plan = plan(&config());
+        let mut routes = fresh();
+        settle(&mut routes, &plan);
+        let mut newer = fresh().remove(0);
+        newer.metric = 100;
+        newer.gateway = Some("172.30.0.254".parse().unwrap());
+        routes.push(newer.clone());
+        settle(&mut routes, &plan);
+        let default = |route: &&Route| route.table == MEMORY && route.destination.prefix() == 0;
+        let remembered: Vec<_> = routes.iter().filter(default).collect();
+        assert_eq!(remembered.len(), 1);
+        assert_eq!(remembered[0].gateway, newer.gateway);
+    }
+
+    #[test]
+    fn rules_of_others_stay() {
+        let plan = plan(&config());
+        let foreign = Rule {
+            priority: 100,
+            mark: None,
+            flow: None,
+            table: MAIN,
+        };
+        let stale = Rule {
+            priority: PRIORITY,
+            mark: None,
+            flow: None,
+            table: MARKED,
+        };
+        let steps = rule_changes(&[foreign, stale.clone()], &plan);
+        let removed = steps
+            .iter()
+            .filter(|step| matches!(step, RuleChange::Remove(_)));
+        assert_eq!(removed.collect::<Vec<_>>(), [&RuleChange::Remove(stale)]);
+    }
+}

@@ -1,0 +1,392 @@
+//! IPv4 routes and policy rules; finds the uplink.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums of netlink are not ours and not exhaustive"
+)]
+
+use std::net::{IpAddr, SocketAddrV4};
+
+use ipnetwork::Ipv4Network;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
+    RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
+
+use super::link::{self, Device};
+use super::rtnl::{Rtnl, RtnlError};
+use crate::net::{Fwmark, IfName, Uplink};
+use crate::plan::{self, Change, Flow, Kind, Plan, Route, Rule, RuleChange, Scope};
+
+/// How often the tables are read again to see whether the plan is in force.
+const PASSES: u32 = 4;
+
+/// The table of our own addresses, which the kernel keeps (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
+const LOCAL: u32 = 255;
+
+/// Routes or rules are not what they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// The kernel refused, or its answer cannot be read.
+    #[error(transparent)]
+    Rtnl(#[from] RtnlError),
+    /// Someone undoes what we do.
+    #[error(
+        "routes do not stay as planned; still to do: {0}; another program in this namespace sets routes"
+    )]
+    Unsettled(String),
+}
+
+/// The uplink as it is now: the device of the default route, or the one an earlier run of ours in
+/// this namespace took the default route from. `own` is the tunnel. `None` while there is none.
+///
+/// # Errors
+/// Where the kernel refuses, or its answer cannot be read.
+pub fn observe(configured: Option<&IfName>, own: &IfName) -> Result<Option<Uplink>, RouteError> {
+    let addresses = link::addresses()?;
+    Ok(plan::choose(&routes()?, &addresses, configured, own))
+}
+
+/// Like [`observe`], but falls back on `last`, the uplink of this process so far, if its device is up
+/// and has the same address: setting a link down makes the kernel forget its routes in every table.
+///
+/// # Errors
+/// As [`observe`].
+pub fn observe_again(
+    configured: Option<&IfName>,
+    own: &IfName,
+    last: &Uplink,
+) -> Result<Option<Uplink>, RouteError> {
+    let addresses = link::addresses()?;
+    let chosen = plan::choose(&routes()?, &addresses, configured, own);
+    let resumed = || plan::resume(last, &addresses);
+    // A device without a default route may have had one before it went down.
+    match chosen {
+        Some(chosen) if chosen.gateway.is_none() => Ok(resumed().or(Some(chosen))),
+        Some(chosen) => Ok(Some(chosen)),
+        None => Ok(resumed()),
+    }
+}
+
+/// Makes routes and rules those of the plan. What an earlier run left behind is replaced. The tunnel
+/// device must exist and be up.
+///
+/// # Errors
+/// Where the kernel refuses a step, or the tables differ from the plan afterwards.
+pub fn apply(plan: &Plan) -> Result<(), RouteError> {
+    let mut left = String::new();
+    for _ in 0..PASSES {
+        let steps = plan::changes(&routes()?, plan);
+        let rule_steps = plan::rule_changes(&rules()?, plan);
+        if steps.is_empty() && rule_steps.is_empty() {
+            return Ok(());
+        }
+        left = format!("{steps:?} {rule_steps:?}");
+        // Rules first: without the rule a packet of ours would follow the main table into the tunnel.
+        for step in &rule_steps {
+            change_rule(step)?;
+        }
+        for step in &steps {
+            change_route(step)?;
+        }
+    }
+    Err(RouteError::Unsettled(left))
+}
+
+/// Gives the main table back what it had before our first run, and removes our tables and rules.
+/// For `vpngw cleanup`; the caller removes the tunnel device.
+///
+/// # Errors
+/// Where the kernel refuses a step.
+pub fn restore() -> Result<(), RouteError> {
+    let routes = routes()?;
+    let ours = |route: &&Route| {
+        route.table == plan::MARKED
+            || route.table == plan::MEMORY
+            || route.protocol == plan::PROTOCOL
+    };
+    for route in routes.iter().filter(|route| route.table == plan::MEMORY) {
+        let mut back = route.clone();
+        back.table = plan::MAIN;
+        change_route(&Change::Replace(back))?;
+    }
+    for route in routes.iter().filter(ours) {
+        change_route(&Change::Remove(route.clone()))?;
+    }
+    for rule in rules()? {
+        if rule.table == plan::MARKED {
+            change_rule(&RuleChange::Remove(rule))?;
+        }
+    }
+    Ok(())
+}
+
+/// All IPv4 routes of all tables but `local`. A route with several next hops is one entry for each.
+///
+/// # Errors
+/// Where the kernel refuses, or its answer cannot be read.
+pub fn routes() -> Result<Vec<Route>, RouteError> {
+    let devices = link::devices()?;
+    let mut request = RouteMessage::default();
+    request.header.address_family = AddressFamily::Inet;
+    let request = RouteNetlinkMessage::GetRoute(request);
+    let entries = Rtnl::open()?.dump(&request, "ip -4 route show table all")?;
+    let messages = entries.iter().filter_map(|entry| match entry {
+        RouteNetlinkMessage::NewRoute(message) => Some(message),
+        _ => None,
+    });
+    let routes = messages.flat_map(|message| decode_route(message, &devices));
+    Ok(routes.filter(|route| route.table != LOCAL).collect())
+}
+
+/// All IPv4 policy rules.
+///
+/// # Errors
+/// Where the kernel refuses, or its answer cannot be read.
+pub fn rules() -> Result<Vec<Rule>, RouteError> {
+    let mut request = RuleMessage::default();
+    request.header.family = AddressFamily::Inet;
+    let request = RouteNetlinkMessage::GetRule(request);
+    let entries = Rtnl::open()?.dump(&request, "ip -4 rule show")?;
+    let rule = |entry: &RouteNetlinkMessage| match entry {
+        RouteNetlinkMessage::NewRule(message) => Some(decode_rule(message)),
+        _ => None,
+    };
+    Ok(entries.iter().filter_map(rule).collect())
+}
+
+fn change_route(change: &Change) -> Result<(), RtnlError> {
+    match change {
+        Change::Replace(route) => Rtnl::open()?.change(
+            RouteNetlinkMessage::NewRoute(encode_route(route)?),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &format!("ip -4 route replace {route}"),
+        ),
+        Change::Remove(route) => {
+            let what = format!("ip -4 route del {route}");
+            let message = match encode_route(route) {
+                Ok(message) => message,
+                // The device went away and took the route along.
+                Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let removed = Rtnl::open()?.change(RouteNetlinkMessage::DelRoute(message), 0, &what);
+            unless(removed, libc::ESRCH)
+        }
+    }
+}
+
+fn change_rule(change: &RuleChange) -> Result<(), RtnlError> {
+    match change {
+        RuleChange::Add(rule) => {
+            let added = Rtnl::open()?.change(
+                RouteNetlinkMessage::NewRule(encode_rule(rule)),
+                NLM_F_CREATE | NLM_F_EXCL,
+                &format!("ip -4 rule add {rule}"),
+            );
+            unless(added, libc::EEXIST)
+        }
+        RuleChange::Remove(rule) => {
+            let removed = Rtnl::open()?.change(
+                RouteNetlinkMessage::DelRule(encode_rule(rule)),
+                0,
+                &format!("ip -4 rule del {rule}"),
+            );
+            unless(removed, libc::ENOENT)
+        }
+    }
+}
+
+/// Someone else made the same change first.
+fn unless(outcome: Result<(), RtnlError>, errno: i32) -> Result<(), RtnlError> {
+    match outcome {
+        Err(error) if error.errno() == Some(errno) => Ok(()),
+        other => other,
+    }
+}
+
+fn encode_route(route: &Route) -> Result<RouteMessage, RtnlError> {
+    let Route {
+        table,
+        kind,
+        destination,
+        gateway,
+        device,
+        source,
+        metric,
+        scope,
+        onlink,
+        protocol,
+    } = route;
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = destination.prefix();
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    message.header.protocol = RouteProtocol::from(*protocol);
+    message.header.scope = match scope {
+        Scope::Global => RouteScope::Universe,
+        Scope::Link => RouteScope::Link,
+        Scope::Other(number) => RouteScope::from(*number),
+    };
+    message.header.kind = match kind {
+        Kind::Unicast => RouteType::Unicast,
+        Kind::Unreachable => RouteType::Unreachable,
+        Kind::Other(number) => RouteType::from(*number),
+    };
+    if *onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
+    let inet = |ip| RouteAddress::Inet(ip);
+    message.attributes.push(RouteAttribute::Table(*table));
+    if destination.prefix() > 0 {
+        let destination = RouteAttribute::Destination(inet(destination.ip()));
+        message.attributes.push(destination);
+    }
+    let gateway = gateway.map(|gateway| RouteAttribute::Gateway(inet(gateway)));
+    message.attributes.extend(gateway);
+    if let Some(device) = device {
+        message
+            .attributes
+            .push(RouteAttribute::Oif(link::index(device)?));
+    }
+    let source = source.map(|source| RouteAttribute::PrefSource(inet(source)));
+    message.attributes.extend(source);
+    if *metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(*metric));
+    }
+    Ok(message)
+}
+
+/// One route for each next hop.
+fn decode_route(message: &RouteMessage, devices: &[Device]) -> Vec<Route> {
+    let header = &message.header;
+    let name = |index: u32| {
+        let device = devices.iter().find(|device| device.index == index);
+        device.map(|device| device.name.clone())
+    };
+    let mut route = Route {
+        table: u32::from(header.table),
+        kind: match header.kind {
+            RouteType::Unicast => Kind::Unicast,
+            RouteType::Unreachable => Kind::Unreachable,
+            other => Kind::Other(other.into()),
+        },
+        destination: plan_network(None, header.destination_prefix_length),
+        gateway: None,
+        device: None,
+        source: None,
+        metric: 0,
+        scope: match header.scope {
+            RouteScope::Universe => Scope::Global,
+            RouteScope::Link => Scope::Link,
+            other => Scope::Other(other.into()),
+        },
+        onlink: header.flags.contains(RouteFlags::Onlink),
+        protocol: header.protocol.into(),
+    };
+    let mut hops: &[RouteNextHop] = &[];
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(table) => route.table = *table,
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
+                route.destination = plan_network(Some(*ip), header.destination_prefix_length);
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => route.gateway = Some(*ip),
+            RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => route.source = Some(*ip),
+            RouteAttribute::Oif(index) => route.device = name(*index),
+            RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::MultiPath(several) => hops = several,
+            // Foreign enum, non-exhaustive: the rest does not say where a packet goes.
+            _ => {}
+        }
+    }
+    if hops.is_empty() {
+        return vec![route];
+    }
+    let by_hop = |hop: &RouteNextHop| Route {
+        gateway: hop.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => Some(*ip),
+            _ => None,
+        }),
+        device: name(hop.interface_index),
+        onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+        ..route.clone()
+    };
+    hops.iter().map(by_hop).collect()
+}
+
+/// The kernel leaves out the address of a default route.
+fn plan_network(ip: Option<std::net::Ipv4Addr>, prefix: u8) -> Ipv4Network {
+    let ip = ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+    Ipv4Network::new(ip, prefix).unwrap_or_else(|_| ip.into())
+}
+
+fn encode_rule(rule: &Rule) -> RuleMessage {
+    let Rule {
+        priority,
+        mark,
+        flow,
+        table,
+    } = rule;
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Priority(*priority),
+        RuleAttribute::Table(*table),
+    ];
+    if let Some(Fwmark(mark)) = mark {
+        message.attributes.push(RuleAttribute::FwMark(*mark));
+        message.attributes.push(RuleAttribute::FwMask(u32::MAX));
+    }
+    if let Some(Flow {
+        source_port,
+        remote,
+    }) = flow
+    {
+        let only = |port| RulePortRange {
+            start: port,
+            end: port,
+        };
+        message.header.dst_len = 32;
+        message.attributes.extend([
+            RuleAttribute::Destination(IpAddr::V4(*remote.ip())),
+            RuleAttribute::IpProtocol(IpProtocol::Udp),
+            RuleAttribute::SourcePortRange(only(*source_port)),
+            RuleAttribute::DestinationPortRange(only(remote.port())),
+        ]);
+    }
+    message
+}
+
+fn decode_rule(message: &RuleMessage) -> Rule {
+    let mut rule = Rule {
+        priority: 0,
+        mark: None,
+        flow: None,
+        table: u32::from(message.header.table),
+    };
+    let (mut to, mut from_port, mut to_port, mut udp) = (None, None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Table(table) => rule.table = *table,
+            RuleAttribute::FwMark(mark) => rule.mark = Some(Fwmark(*mark)),
+            RuleAttribute::Destination(IpAddr::V4(ip)) => to = Some(*ip),
+            RuleAttribute::SourcePortRange(range) => from_port = Some(range.start),
+            RuleAttribute::DestinationPortRange(range) => to_port = Some(range.start),
+            RuleAttribute::IpProtocol(protocol) => udp = *protocol == IpProtocol::Udp,
+            // Foreign enum, non-exhaustive: our rules have nothing else.
+            _ => {}
+        }
+    }
+    if let (Some(to), Some(source_port), Some(to_port), true) = (to, from_port, to_port, udp) {
+        rule.flow = Some(Flow {
+            source_port,
+            remote: SocketAddrV4::new(to, to_port),
+        });
+    }
+    rule
+}

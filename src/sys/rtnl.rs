@@ -1,0 +1,202 @@
+//! NETLINK_ROUTE, blocking: one request, its answer.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums of netlink are not ours and not exhaustive"
+)]
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// How often an interrupted dump is asked for again.
+const ATTEMPTS: u32 = 10;
+
+/// The kernel's table of links, addresses, routes or rules did not answer as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RtnlError {
+    /// No socket.
+    #[error("netlink socket")]
+    Socket(#[source] io::Error),
+    /// The kernel said no.
+    #[error("the kernel refused to {what}{}", needs(source))]
+    Refused {
+        /// What was asked, in the notation of `ip`.
+        what: String,
+        /// Its errno.
+        source: io::Error,
+    },
+    /// An answer that is none.
+    #[error("the kernel's answer to `{what}` cannot be read: {why}")]
+    Answer {
+        /// What was asked, in the notation of `ip`.
+        what: String,
+        /// What is wrong with the answer.
+        why: String,
+    },
+}
+
+impl RtnlError {
+    /// The errno, if the kernel gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Socket(source) | Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Answer { .. } => None,
+        }
+    }
+}
+
+/// What would help, where that is known.
+fn needs(source: &io::Error) -> &'static str {
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        "; it takes the capability NET_ADMIN in this network namespace"
+    } else {
+        ""
+    }
+}
+
+/// One NETLINK_ROUTE socket in the network namespace of the thread that opened it.
+pub struct Rtnl {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Rtnl {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// Where the kernel gives none.
+    pub fn open() -> Result<Self, RtnlError> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(RtnlError::Socket)?;
+        socket.bind_auto().map_err(RtnlError::Socket)?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(RtnlError::Socket)?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// Sends one change and waits until the kernel has made it. `what` names it in errors.
+    ///
+    /// # Errors
+    /// [`RtnlError::Refused`] with the kernel's errno.
+    pub fn change(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        what: &str,
+    ) -> Result<(), RtnlError> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags, what)?;
+        loop {
+            for answer in self.receive(what)? {
+                if let NetlinkPayload::Error(error) = answer.payload {
+                    return match error.code {
+                        None => Ok(()),
+                        Some(_) => Err(refused(what, error.to_io())),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Reads a whole table.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or its answer cannot be read.
+    pub fn dump(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        what: &str,
+    ) -> Result<Vec<RouteNetlinkMessage>, RtnlError> {
+        for _ in 0..ATTEMPTS {
+            self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, what)?;
+            if let Some(entries) = self.entries(what)? {
+                return Ok(entries);
+            }
+        }
+        Err(answer(what, "it kept changing while it was read"))
+    }
+
+    /// `None` if the table changed meanwhile.
+    fn entries(&mut self, what: &str) -> Result<Option<Vec<RouteNetlinkMessage>>, RtnlError> {
+        let mut entries = Vec::new();
+        let mut whole = true;
+        loop {
+            for message in self.receive(what)? {
+                whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
+                match message.payload {
+                    NetlinkPayload::Done(_) => return Ok(whole.then_some(entries)),
+                    NetlinkPayload::Error(error) => return Err(refused(what, error.to_io())),
+                    NetlinkPayload::InnerMessage(entry) => entries.push(entry),
+                    // Foreign enum, non-exhaustive: nothing else is an entry.
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        what: &str,
+    ) -> Result<(), RtnlError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        let sent = self.socket.send(&bytes, 0);
+        sent.map_err(|source| refused(what, source))?;
+        Ok(())
+    }
+
+    /// The messages of one datagram that answer the last request.
+    fn receive(
+        &mut self,
+        what: &str,
+    ) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, RtnlError> {
+        let received = self.socket.recv_from_full();
+        let (bytes, _) = received.map_err(|source| refused(what, source))?;
+        let messages = decode(&bytes).map_err(|why| answer(what, &why))?;
+        let ours = |message: &NetlinkMessage<_>| message.header.sequence_number == self.sequence;
+        Ok(messages.into_iter().filter(ours).collect())
+    }
+}
+
+/// The netlink messages of one datagram, each padded to four bytes (`NLMSG_ALIGN`, linux/netlink.h).
+pub(super) fn decode(mut bytes: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, String> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
+            .map_err(|error| error.to_string())?;
+        let length = (message.header.length as usize).next_multiple_of(4);
+        messages.push(message);
+        bytes = bytes.get(length.max(16)..).unwrap_or_default();
+    }
+    Ok(messages)
+}
+
+fn refused(what: &str, source: io::Error) -> RtnlError {
+    RtnlError::Refused {
+        what: what.to_owned(),
+        source,
+    }
+}
+
+fn answer(what: &str, why: &str) -> RtnlError {
+    RtnlError::Answer {
+        what: what.to_owned(),
+        why: why.to_owned(),
+    }
+}
