@@ -1,1 +1,24 @@
 //! The data plane: packets between the TUN device and the UDP socket, sealed and opened.
+//!
+//! One thread owns the TUN device, the UDP socket and the WireGuard session, and runs every packet
+//! to completion: read, split, seal, send in [`tx`], and the mirror image in [`rx`]. [`device`] is
+//! the handle the rest of the program holds; it reaches the thread through a queue that is looked
+//! at between packets, and reads counters that the thread alone writes.
+
+mod checksum;
+mod coalesce;
+mod counters;
+mod device;
+mod header;
+mod peer;
+mod run;
+mod rx;
+mod session;
+mod split;
+pub mod tun;
+mod tx;
+mod udp;
+
+pub use counters::{DropReason, Snapshot};
+pub use device::{Device, Event};
+pub use peer::PeerSetup;

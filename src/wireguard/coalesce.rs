@@ -1,0 +1,285 @@
+//! Joins opened packets of one flow into superpackets, in place.
+//!
+//! The next datagram is opened so that its payload lands behind the last one; its header then covers
+//! the end of the payload before it, which is saved first and put back afterwards. Only what the
+//! kernel's own receive offload would join is joined (`tcp_gro_receive`, net/ipv4/tcp_offload.c), and
+//! only packets whose checksum is right, since the kernel does not verify that of a superpacket.
+
+use super::header::{
+    IPV4, LONGEST_HEADERS, LONGEST_PACKET, Protocol, TCP, TCP_ACK, TCP_PSH, UDP, VIRTIO, Virtio,
+    finish_ipv4, length, long, pseudo_header, set_word, word,
+};
+use super::session::OVERHEAD;
+
+/// Segments of UDP that the kernel takes at once (`UDP_MAX_SEGMENTS`, include/linux/udp.h, before
+/// Linux 6.9).
+const MOST_UDP_SEGMENTS: usize = 64;
+
+/// What the TUN device takes in one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Joins {
+    pub(super) tcp: bool,
+    pub(super) udp: bool,
+}
+
+/// A superpacket that grows. Each packet is `slot`, then `accept` or `reject`.
+pub(super) struct Coalescer {
+    joins: Joins,
+    buffer: Box<[u8]>,
+    /// Where a packet that does not fit in moves to.
+    spare: Box<[u8]>,
+    current: Option<Current>,
+    /// Where the packet being opened begins.
+    slot: usize,
+    /// What was at `slot` before.
+    saved: [u8; LONGEST_HEADERS],
+}
+
+#[derive(Clone, Copy)]
+struct Current {
+    end: usize,
+    segments: usize,
+    /// Payload bytes of the first segment.
+    size: usize,
+    /// `None`: nothing can follow.
+    flow: Option<Flow>,
+}
+
+/// A packet that could be one of several.
+#[derive(Clone, Copy)]
+struct Flow {
+    protocol: Protocol,
+    /// Bytes of all headers.
+    headers: usize,
+    /// Payload bytes of the first packet, which is the size of all but the last.
+    size: usize,
+}
+
+impl Coalescer {
+    pub(super) fn new(joins: Joins) -> Self {
+        let capacity = VIRTIO + 2 * (LONGEST_PACKET + OVERHEAD);
+        Self {
+            joins,
+            buffer: vec![0; capacity].into(),
+            spare: vec![0; capacity].into(),
+            current: None,
+            slot: VIRTIO,
+            saved: [0; LONGEST_HEADERS],
+        }
+    }
+
+    /// Joins nothing from now on.
+    pub(super) fn give_up(&mut self) {
+        self.joins = Joins {
+            tcp: false,
+            udp: false,
+        };
+    }
+
+    /// Where to open a datagram of `len` bytes. What cannot be followed is given to `write` first.
+    pub(super) fn slot(&mut self, len: usize, write: &mut dyn FnMut(&mut [u8])) -> &mut [u8] {
+        match &self.current {
+            Some(Current {
+                end,
+                flow: Some(flow),
+                ..
+            }) => {
+                self.slot = end - flow.headers;
+                self.saved[..flow.headers].copy_from_slice(&self.buffer[self.slot..*end]);
+            }
+            Some(Current { flow: None, .. }) | None => {
+                self.flush(write);
+                self.slot = VIRTIO;
+            }
+        }
+        &mut self.buffer[self.slot..self.slot + len]
+    }
+
+    /// The slot holds nothing of use.
+    pub(super) fn reject(&mut self) {
+        if let Some(Current {
+            end,
+            flow: Some(flow),
+            ..
+        }) = &self.current
+        {
+            self.buffer[self.slot..*end].copy_from_slice(&self.saved[..flow.headers]);
+        }
+    }
+
+    /// The slot holds an IPv4 packet of `len` bytes.
+    pub(super) fn accept(&mut self, len: usize, write: &mut dyn FnMut(&mut [u8])) {
+        let packet = &self.buffer[self.slot..self.slot + len];
+        let flow = Flow::of(packet, self.joins);
+        if let Some(Current {
+            end,
+            segments,
+            flow: Some(first),
+            ..
+        }) = self.current
+        {
+            let covered = first.headers.min(len);
+            let mut header = [0; LONGEST_HEADERS];
+            header[..covered].copy_from_slice(&packet[..covered]);
+            self.reject();
+            if let Some(flow) = flow
+                && flow.fits(first, end)
+                && flow.follows(first, segments, &self.buffer[VIRTIO..], &header)
+            {
+                self.extend(first, flow, header[IPV4 + 13]);
+                return;
+            }
+            self.spare[VIRTIO..VIRTIO + covered].copy_from_slice(&header[..covered]);
+            self.spare[VIRTIO + covered..VIRTIO + len]
+                .copy_from_slice(&self.buffer[self.slot + covered..self.slot + len]);
+            self.flush(write);
+            std::mem::swap(&mut self.buffer, &mut self.spare);
+        }
+        let open = flow.filter(|flow| !pushed(flow.protocol, self.buffer[VIRTIO + IPV4 + 13]));
+        self.current = Some(Current {
+            end: VIRTIO + len,
+            segments: 1,
+            size: flow.map_or(0, |flow| flow.size),
+            flow: open,
+        });
+    }
+
+    /// Gives what there is to `write`: the virtio header and the packet after it.
+    pub(super) fn flush(&mut self, write: &mut dyn FnMut(&mut [u8])) {
+        let Some(Current {
+            end,
+            segments,
+            size,
+            flow: _,
+        }) = self.current.take()
+        else {
+            return;
+        };
+        let (virtio, packet) = self.buffer[..end].split_at_mut(VIRTIO);
+        let header = if segments > 1 {
+            finish(packet, size)
+        } else {
+            Virtio::PLAIN
+        };
+        header.encode(virtio);
+        write(&mut self.buffer[..end]);
+    }
+
+    fn extend(&mut self, first: Flow, flow: Flow, flags: u8) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        current.end += flow.size;
+        current.segments += 1;
+        let pushed = pushed(flow.protocol, flags);
+        if pushed {
+            self.buffer[VIRTIO + IPV4 + 13] |= TCP_PSH;
+        }
+        let full = flow.protocol == Protocol::Udp && current.segments == MOST_UDP_SEGMENTS;
+        if pushed || full || flow.size < first.size {
+            current.flow = None;
+        }
+    }
+}
+
+/// A pushed TCP segment is the last of its superpacket.
+fn pushed(protocol: Protocol, flags: u8) -> bool {
+    protocol == Protocol::Tcp && flags & TCP_PSH != 0
+}
+
+impl Flow {
+    fn of(packet: &[u8], joins: Joins) -> Option<Self> {
+        let plain = packet.len() > IPV4 + UDP
+            && packet[0] == 0x45
+            && usize::from(word(packet, 2)) == packet.len()
+            // Neither MF nor an offset: not a fragment.
+            && word(packet, 6) & 0x3fff == 0;
+        if !plain {
+            return None;
+        }
+        let transport = &packet[IPV4..];
+        let (protocol, header) = match packet[9] {
+            6 if joins.tcp && transport.len() > TCP => {
+                let header = length(transport[12] >> 4, transport.len()).ok()?;
+                let flags = transport[13] & !TCP_PSH;
+                // The low bit of the byte before is a flag too, or reserved.
+                (flags == TCP_ACK && transport[12] & 0x0f == 0)
+                    .then_some((Protocol::Tcp, header))?
+            }
+            17 if joins.udp => {
+                let whole = usize::from(word(transport, 4)) == transport.len();
+                (whole && word(transport, 6) != 0).then_some((Protocol::Udp, UDP))?
+            }
+            _ => return None,
+        };
+        let size = transport.len() - header;
+        let intact = pseudo_header(packet, protocol, transport.len())
+            .bytes(transport)
+            .is_intact();
+        (size > 0 && intact).then_some(Self {
+            protocol,
+            headers: IPV4 + header,
+            size,
+        })
+    }
+
+    /// Whether a superpacket of `end - VIRTIO` bytes has room.
+    fn fits(self, first: Self, end: usize) -> bool {
+        self.size <= first.size && end - VIRTIO + self.size <= LONGEST_PACKET
+    }
+
+    /// Whether this packet continues a superpacket of `segments` segments whose header is at `a`; its
+    /// own header is at `b`.
+    fn follows(self, first: Self, segments: usize, a: &[u8], b: &[u8]) -> bool {
+        if self.protocol != first.protocol || self.headers != first.headers {
+            return false;
+        }
+        // Fewer than 64 Ki segments of at least one byte fit in a packet.
+        let nth = segments as u16;
+        // Without DF the identification counts; with it, it means nothing (RFC 6864, section 4).
+        let numbered = b[6] & 0x40 != 0 || word(b, 4) == word(a, 4).wrapping_add(nth);
+        let same_ipv4 =
+            a[1] == b[1] && a[6] == b[6] && a[8..10] == b[8..10] && a[12..20] == b[12..20];
+        let (ta, tb) = (&a[IPV4..self.headers], &b[IPV4..self.headers]);
+        let same_transport = match self.protocol {
+            Protocol::Udp => ta[..4] == tb[..4],
+            Protocol::Tcp => {
+                let offset = u32::from(nth).wrapping_mul(first.size as u32);
+                ta[..4] == tb[..4]
+                    && long(tb, 4) == long(ta, 4).wrapping_add(offset)
+                    && ta[8..13] == tb[8..13]
+                    && ta[14..16] == tb[14..16]
+                    && ta[18..] == tb[18..]
+            }
+        };
+        numbered && same_ipv4 && same_transport
+    }
+}
+
+/// Writes the header of a superpacket of segments of `size` bytes.
+fn finish(packet: &mut [u8], size: usize) -> Virtio {
+    let total = packet.len();
+    finish_ipv4(packet, IPV4, total);
+    let protocol = if packet[9] == Protocol::Tcp.number() {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    let header = match protocol {
+        Protocol::Tcp => usize::from(packet[IPV4 + 12] >> 4) * 4,
+        Protocol::Udp => {
+            // Part of an IPv4 packet.
+            set_word(packet, IPV4 + 4, (total - IPV4) as u16);
+            UDP
+        }
+    };
+    let partial = pseudo_header(packet, protocol, total - IPV4).partial();
+    let at = protocol.checksum_offset();
+    packet[IPV4 + at..IPV4 + at + 2].copy_from_slice(&partial);
+    Virtio {
+        // All of these are parts of an IPv4 packet.
+        segments: Some((protocol, size as u16)),
+        checksum: Some((IPV4 as u16, at as u16)),
+        header_len: (IPV4 + header) as u16,
+    }
+}

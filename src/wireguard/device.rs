@@ -1,0 +1,101 @@
+//! The handle to the data thread.
+
+use std::io;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+
+use crate::config::Offload;
+
+use super::counters::Snapshot;
+use super::peer::PeerSetup;
+use super::run::{Command, Loop, Shared};
+use super::tun::Tun;
+
+/// What the data thread tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A handshake was completed: the first one, or a rekey.
+    Handshake,
+    /// Handshakes have gone unanswered for 15 s. Told once for each silence; they go on.
+    Silent,
+    /// The data thread has ended. The text says why.
+    Failed(String),
+}
+
+/// The data plane of one TUN device. Dropping it stops the thread.
+pub struct Device {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Device {
+    /// Starts the data thread, with no peer. `tun` is a TUN device with IFF_NO_PI and, for offloads,
+    /// IFF_VNET_HDR; `mtu` is its MTU in bytes. `notify` is called on the data thread and must not block.
+    ///
+    /// # Errors
+    /// `tun` is not such a descriptor; the system has no thread or descriptor left.
+    pub fn start(
+        tun: OwnedFd,
+        mtu: u16,
+        offload: Offload,
+        notify: impl Fn(Event) + Send + 'static,
+    ) -> io::Result<Self> {
+        let offload = offload == Offload::Auto;
+        let tun = Tun::new(tun, offload)?;
+        let shared = Arc::new(Shared::new()?);
+        let counters = &shared.counters;
+        counters
+            .tun_offload
+            .store(tun.features.tcp, Ordering::Relaxed);
+        let own = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("wireguard".to_owned())
+            .spawn(move || {
+                let run = || Loop::new(tun, mtu, offload, own, &notify).run();
+                // A thread that dies in silence would leave a tunnel that looks alive.
+                match catch_unwind(AssertUnwindSafe(run)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => notify(Event::Failed(format!("the data thread: {error}"))),
+                    Err(_) => notify(Event::Failed("the data thread panicked".to_owned())),
+                }
+            })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Replaces peer and socket and starts a handshake at once. `socket` is bound, marked, and not
+    /// connected. A session with the same keys and keepalive is kept.
+    pub fn connect(&self, peer: PeerSetup, socket: UdpSocket, remote: SocketAddrV4) {
+        self.shared.send(Command::Connect {
+            peer,
+            socket,
+            remote,
+        });
+    }
+
+    /// Forgets peer, session and socket; packets from the TUN device are read and dropped.
+    pub fn disconnect(&self) {
+        self.shared.send(Command::Disconnect);
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.counters.snapshot()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.shared.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // It catches its own panics.
+            let _ = thread.join();
+        }
+    }
+}

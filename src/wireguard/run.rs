@@ -1,0 +1,276 @@
+//! The data thread: one loop for both directions.
+//!
+//! It waits only when neither the TUN device nor the socket has anything, and never longer than to
+//! the next timer of the session.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::counters::Counters;
+use super::device::Event;
+use super::peer::{Allowed, PeerSetup};
+use super::rx::Inward;
+use super::session::{SMALLEST_BUFFER, Session};
+use super::tun::Tun;
+use super::tx::Outward;
+use super::udp::{self, Receiver, Sender};
+
+/// Bytes of the longest message of a timer: an initiation, or a sealed keepalive.
+const TIMER_MESSAGE: usize = SMALLEST_BUFFER;
+
+/// What the thread is told.
+pub(super) enum Command {
+    Connect {
+        peer: PeerSetup,
+        socket: UdpSocket,
+        remote: SocketAddrV4,
+    },
+    Disconnect,
+    Stop,
+}
+
+/// What the handle and the thread share.
+pub(super) struct Shared {
+    pub(super) counters: Counters,
+    commands: Mutex<VecDeque<Command>>,
+    /// There are commands: looked at between packets, without a system call.
+    pending: AtomicBool,
+    /// Ends a wait.
+    wake: OwnedFd,
+}
+
+impl Shared {
+    pub(super) fn new() -> io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self {
+            counters: Counters::default(),
+            commands: Mutex::default(),
+            pending: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    pub(super) fn send(&self, command: Command) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.push_back(command);
+        self.pending.store(true, Ordering::Release);
+        drop(commands);
+        // Only an overflow of the counter can fail, and then the thread is awake.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn take(&self) -> VecDeque<Command> {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pending.store(false, Ordering::Release);
+        std::mem::take(&mut *commands)
+    }
+}
+
+/// The session with a peer and the way to it.
+pub(super) struct Link {
+    peer: PeerSetup,
+    pub(super) session: Session,
+    pub(super) allowed: Allowed,
+    pub(super) socket: UdpSocket,
+    pub(super) remote: SocketAddrV4,
+}
+
+/// What the thread owns.
+pub(super) struct Loop<F> {
+    tun: Tun,
+    offload: bool,
+    shared: Arc<Shared>,
+    notify: F,
+    link: Option<Link>,
+    outward: Outward,
+    inward: Inward,
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// Who may have something to read.
+#[derive(Clone, Copy)]
+struct Ready {
+    tun: bool,
+    udp: bool,
+}
+
+impl<F: Fn(Event)> Loop<F> {
+    pub(super) fn new(tun: Tun, mtu: u16, offload: bool, shared: Arc<Shared>, notify: F) -> Self {
+        Self {
+            outward: Outward::new(mtu),
+            inward: Inward::new(&tun),
+            sender: Sender::new(),
+            receiver: Receiver::new(),
+            link: None,
+            tun,
+            offload,
+            shared,
+            notify,
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// The TUN device is gone, or there is no waiting on it.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let mut ready = Ready {
+            tun: true,
+            udp: true,
+        };
+        loop {
+            if self.shared.pending.load(Ordering::Acquire) {
+                for command in self.shared.take() {
+                    if !self.obey(command)? {
+                        return Ok(());
+                    }
+                }
+                ready.udp = true;
+            }
+            let now = Instant::now();
+            if ready.tun {
+                let (tun, sender) = (&self.tun, &mut self.sender);
+                let link = self.link.as_mut();
+                ready.tun = self
+                    .outward
+                    .turn(now, tun, link, sender, &self.shared.counters)?;
+            }
+            ready.udp = ready.udp && self.receive(now);
+            self.keep_time(now);
+            if !ready.tun && !ready.udp {
+                ready = self.wait()?;
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Instant) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        self.inward.turn(
+            now,
+            &self.tun,
+            link,
+            &mut self.receiver,
+            &mut self.sender,
+            &self.shared.counters,
+        )
+    }
+
+    /// Sends what the timers call for, and tells what the session has to tell.
+    fn keep_time(&mut self, now: Instant) {
+        let counters = &self.shared.counters;
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if now >= link.session.deadline() {
+            let slot = self
+                .sender
+                .slot(TIMER_MESSAGE, &link.socket, link.remote, counters);
+            if let Some(size) = link.session.tick(now, slot) {
+                self.sender.commit(size);
+            }
+            self.sender.flush(&link.socket, link.remote, counters);
+        }
+        if link.session.take_handshake() {
+            counters.handshake(SystemTime::now());
+            (self.notify)(Event::Handshake);
+        }
+        if link.session.take_silence() {
+            (self.notify)(Event::Silent);
+        }
+    }
+
+    /// False: stop.
+    fn obey(&mut self, command: Command) -> io::Result<bool> {
+        match command {
+            Command::Stop => return Ok(false),
+            Command::Disconnect => {
+                self.link = None;
+                self.shared.counters.forget_handshake();
+            }
+            Command::Connect {
+                peer,
+                socket,
+                remote,
+            } => self.connect(peer, socket, remote)?,
+        }
+        Ok(true)
+    }
+
+    fn connect(
+        &mut self,
+        peer: PeerSetup,
+        socket: UdpSocket,
+        remote: SocketAddrV4,
+    ) -> io::Result<()> {
+        let counters = &self.shared.counters;
+        let now = Instant::now();
+        let (gso, gro) = udp::prepare(&socket, self.offload)?;
+        self.sender.set_gso(gso);
+        counters.udp_gso.store(gso, Ordering::Relaxed);
+        counters.udp_gro.store(gro, Ordering::Relaxed);
+        let session = match self.link.take() {
+            Some(link) if link.peer.same_session(&peer) => {
+                let mut session = link.session;
+                session.moved(*remote.ip());
+                session
+            }
+            Some(_) | None => {
+                counters.forget_handshake();
+                Session::new(&peer, *remote.ip(), now)?
+            }
+        };
+        let link = self.link.insert(Link {
+            allowed: Allowed::new(&peer.allowed_ips),
+            peer,
+            session,
+            socket,
+            remote,
+        });
+        let slot = self
+            .sender
+            .slot(TIMER_MESSAGE, &link.socket, link.remote, counters);
+        if let Some(size) = link.session.initiate(now, slot) {
+            self.sender.commit(size);
+        }
+        self.sender.flush(&link.socket, link.remote, counters);
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let timeout = self.link.as_ref().map(|link| {
+            let left = link
+                .session
+                .deadline()
+                .saturating_duration_since(Instant::now());
+            // Not before the deadline, or the loop would come round once more for nothing.
+            left + Duration::from_micros(50)
+        });
+        let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+        let input = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        use std::os::fd::AsFd;
+        let wake = self.shared.wake.as_fd();
+        let udp = self.link.as_ref().map_or(wake, |link| link.socket.as_fd());
+        let mut fds = [input(self.tun.as_fd()), input(udp), input(wake)];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let [tun, udp, woken] = fds.map(|fd| !fd.revents().is_empty());
+        if woken {
+            let mut count = [0; 8];
+            // Empty already: nothing to take back.
+            let _ = rustix::io::read(&self.shared.wake, &mut count);
+        }
+        Ok(Ready { tun, udp })
+    }
+}

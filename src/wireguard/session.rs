@@ -1,0 +1,380 @@
+//! One WireGuard session: boringtun's `Tunn`, with what it leaves to its caller.
+//!
+//! Added here: padding to 16 bytes, a random index, jitter between retries, retries that never end,
+//! a rekey that does not wait for traffic, message limits, and word of handshakes and of silence.
+//! Time is passed in; boringtun reads a clock of its own for its timers. Numbers without a source
+//! beside them are those of the WireGuard paper, section 6 (<https://www.wireguard.com/papers/wireguard.pdf>).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519;
+
+use super::peer::PeerSetup;
+
+/// Bytes a sealed packet is longer than the packet: header 16, tag 16.
+pub(super) const OVERHEAD: usize = 32;
+
+/// Bytes of padding a packet may need; the buffer given to [`Session::seal`] holds as many spare ones.
+pub(super) const PADDING: usize = 15;
+
+/// The least a buffer for a message must hold: a handshake initiation.
+pub(super) const SMALLEST_BUFFER: usize = 148;
+
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
+const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
+const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// "Some random value between 0 and 333 ms" is added to each retry.
+const MOST_JITTER: Duration = Duration::from_millis(333);
+
+/// How often boringtun's timers are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Handshakes unanswered for this long are a silence: the state machine tries another peer then.
+const SILENCE: Duration = Duration::from_secs(15);
+
+const HANDSHAKE_INITIATION: u8 = 1;
+const HANDSHAKE_RESPONSE: u8 = 2;
+const DATA: u8 = 4;
+
+/// A session with one peer, or the attempt to have one.
+pub(super) struct Session {
+    tunn: Tunn,
+    remote: IpAddr,
+    /// The newest completed handshake.
+    established: Option<Established>,
+    /// Index of the session our last handshake response offered, until the peer uses it.
+    offered: Option<[u8; 4]>,
+    /// When the first initiation that is still unanswered left.
+    waiting: Option<Instant>,
+    /// When the last initiation left, and when the next one may.
+    retry: Option<(Instant, Instant)>,
+    next_tick: Instant,
+    /// Packets queued inside boringtun may leave now.
+    drain: bool,
+    handshake: bool,
+    silence: Silence,
+}
+
+#[derive(Clone, Copy)]
+struct Established {
+    at: Instant,
+    initiator: bool,
+}
+
+#[derive(PartialEq, Eq)]
+enum Silence {
+    Unreported,
+    Due,
+    Reported,
+}
+
+/// What became of a packet that should leave.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sealed {
+    /// The first this many bytes of the buffer are to be sent.
+    Send(usize),
+    /// Kept until there is a session.
+    Queued,
+    /// The session has sent as many messages as it may, and the packet is lost.
+    Exhausted,
+}
+
+/// What became of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// An inner packet, in the first this many bytes of the buffer.
+    Packet(usize),
+    /// A message to send back, in the first this many bytes of the buffer.
+    Reply(usize),
+    /// Valid, and done with: a keepalive or a cookie.
+    Nothing,
+    /// Not a valid message of our peer.
+    Rejected,
+}
+
+impl Session {
+    /// Makes a session that has not begun; [`Self::initiate`] begins it.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub(super) fn new(peer: &PeerSetup, remote: Ipv4Addr, now: Instant) -> io::Result<Self> {
+        let mut index = [0; 4];
+        rustix::rand::getrandom(&mut index, rustix::rand::GetRandomFlags::empty())?;
+        // boringtun numbers sessions in the low 8 bits of the index.
+        let index = u32::from_le_bytes(index) >> 8;
+        let tunn = Tunn::new(
+            x25519::StaticSecret::from(*peer.private_key.expose()),
+            x25519::PublicKey::from(peer.public_key.0),
+            peer.preshared_key.as_ref().map(|key| *key.expose()),
+            peer.keepalive,
+            index,
+            None,
+        );
+        Ok(Self {
+            tunn,
+            remote: remote.into(),
+            established: None,
+            offered: None,
+            waiting: None,
+            retry: None,
+            next_tick: now,
+            drain: false,
+            handshake: false,
+            silence: Silence::Unreported,
+        })
+    }
+
+    /// The peer is reached at another address from now on.
+    pub(super) fn moved(&mut self, remote: Ipv4Addr) {
+        self.remote = remote.into();
+        self.waiting = None;
+        self.silence = Silence::Unreported;
+    }
+
+    /// Writes a handshake initiation to `dst`, even when one is on its way.
+    pub(super) fn initiate(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+        match self.tunn.format_handshake_initiation(dst, true) {
+            TunnResult::WriteToNetwork(message) => {
+                let len = message.len();
+                self.initiated(now);
+                Some(len)
+            }
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => None,
+        }
+    }
+
+    /// Seals the packet in the first `len` bytes of `buffer` into `dst`. The bytes after it are padding
+    /// meanwhile and themselves again afterwards; there are at least [`PADDING`] of them. `dst` holds at
+    /// least `len` + [`PADDING`] + [`OVERHEAD`] and [`SMALLEST_BUFFER`] bytes.
+    pub(super) fn seal(
+        &mut self,
+        now: Instant,
+        buffer: &mut [u8],
+        len: usize,
+        mtu: usize,
+        dst: &mut [u8],
+    ) -> Sealed {
+        let padded = padded(len, mtu);
+        let mut saved = [0; PADDING];
+        let saved = &mut saved[..padded - len];
+        saved.copy_from_slice(&buffer[len..padded]);
+        buffer[len..padded].fill(0);
+        let result = self.tunn.encapsulate(&buffer[..padded], dst);
+        buffer[len..padded].copy_from_slice(saved);
+        let TunnResult::WriteToNetwork(message) = result else {
+            return Sealed::Queued;
+        };
+        let size = message.len();
+        if message[0] == HANDSHAKE_INITIATION {
+            self.initiated(now);
+            return Sealed::Send(size);
+        }
+        match limit(counter(message)) {
+            Limit::Within => {}
+            Limit::Rekey => self.age(),
+            Limit::Reject => {
+                self.age();
+                return Sealed::Exhausted;
+            }
+        }
+        Sealed::Send(size)
+    }
+
+    /// Opens one datagram into `dst`, which is at least as long and holds [`SMALLEST_BUFFER`] bytes.
+    pub(super) fn open(&mut self, now: Instant, datagram: &[u8], dst: &mut [u8]) -> Opened {
+        let Some(&kind) = datagram.first() else {
+            // boringtun takes an empty datagram for a question about its queue.
+            return Opened::Rejected;
+        };
+        if kind == DATA && datagram.len() >= OVERHEAD && counter(datagram) >= REJECT_AFTER_MESSAGES
+        {
+            return Opened::Rejected;
+        }
+        let opened = match self.tunn.decapsulate(Some(self.remote), datagram, dst) {
+            TunnResult::Done => Opened::Nothing,
+            TunnResult::Err(_) => return Opened::Rejected,
+            TunnResult::WriteToNetwork(reply) => {
+                let size = reply.len();
+                match (kind, reply[0]) {
+                    (HANDSHAKE_INITIATION, HANDSHAKE_RESPONSE) => {
+                        self.offered = Some([reply[4], reply[5], reply[6], reply[7]]);
+                    }
+                    (HANDSHAKE_RESPONSE, DATA) => self.completed(now, true),
+                    // A cookie: the peer is asked to try again.
+                    _ => {}
+                }
+                Opened::Reply(size)
+            }
+            // An IPv6 packet is told from an IPv4 one by whoever looks at it next.
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                Opened::Packet(packet.len())
+            }
+        };
+        if kind == DATA && self.offered.is_some_and(|index| datagram[4..8] == index) {
+            self.completed(now, false);
+        }
+        opened
+    }
+
+    /// Writes to `dst` the next message that waited for the session; called until there is none.
+    pub(super) fn next_queued(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+        if !self.drain {
+            return None;
+        }
+        match self.tunn.decapsulate(None, &[], dst) {
+            TunnResult::WriteToNetwork(message) => {
+                let (size, kind) = (message.len(), message[0]);
+                if kind == HANDSHAKE_INITIATION {
+                    self.drain = false;
+                    self.initiated(now);
+                }
+                Some(size)
+            }
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => {
+                self.drain = false;
+                None
+            }
+        }
+    }
+
+    /// When [`Self::tick`] wants to be called next.
+    pub(super) fn deadline(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// Looks at the timers. Writes to `dst` the message they call for: an initiation or a keepalive.
+    pub(super) fn tick(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+        self.next_tick = now + TICK;
+        if let Some((sent, next)) = self.retry
+            && now >= sent + REKEY_TIMEOUT - TICK
+            && now < next
+        {
+            // boringtun would repeat the initiation after 5 s to the dot.
+            self.next_tick = next;
+            return None;
+        }
+        if self.silence == Silence::Unreported
+            && self.waiting.is_some_and(|since| now >= since + SILENCE)
+        {
+            self.silence = Silence::Due;
+        }
+        let message = match self.tunn.update_timers(dst) {
+            TunnResult::WriteToNetwork(message) => Some((message.len(), message[0])),
+            TunnResult::Err(WireGuardError::ConnectionExpired) => return self.initiate(now, dst),
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => None,
+        };
+        if let Some((size, kind)) = message {
+            if kind == HANDSHAKE_INITIATION {
+                self.initiated(now);
+            }
+            return Some(size);
+        }
+        let idle = self.retry.is_none_or(|(_, next)| now >= next);
+        if idle && self.rekey_is_due(now) {
+            return self.initiate(now, dst);
+        }
+        None
+    }
+
+    /// Whether a handshake was completed since the last call.
+    pub(super) fn take_handshake(&mut self) -> bool {
+        std::mem::take(&mut self.handshake)
+    }
+
+    /// Whether a silence has begun that was not told of yet.
+    pub(super) fn take_silence(&mut self) -> bool {
+        let due = self.silence == Silence::Due;
+        if due {
+            self.silence = Silence::Reported;
+        }
+        due
+    }
+
+    fn initiated(&mut self, now: Instant) {
+        self.waiting.get_or_insert(now);
+        let next = now + REKEY_TIMEOUT + jitter();
+        self.retry = Some((now, next));
+    }
+
+    fn completed(&mut self, now: Instant, initiator: bool) {
+        self.established = Some(Established { at: now, initiator });
+        self.offered = None;
+        self.waiting = None;
+        self.retry = None;
+        self.silence = Silence::Unreported;
+        self.handshake = true;
+        self.drain = true;
+    }
+
+    /// Makes the session so old that the next tick renews it.
+    fn age(&mut self) {
+        self.established = None;
+    }
+
+    /// The initiator renews after 120 s, sent anything or not; the responder steps in when the
+    /// initiator has not by the time only a handshake's worth is left.
+    fn rekey_is_due(&self, now: Instant) -> bool {
+        self.established.is_none_or(|session| {
+            let age = now.saturating_duration_since(session.at);
+            let most = if session.initiator {
+                REKEY_AFTER_TIME
+            } else {
+                REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
+            };
+            age >= most
+        })
+    }
+}
+
+/// The length with padding: a multiple of 16, and not more than the MTU where the packet itself is not
+/// (section 5.4.6).
+fn padded(len: usize, mtu: usize) -> usize {
+    len.next_multiple_of(16).min(mtu).max(len)
+}
+
+/// The counter of a data message (section 5.4.6).
+fn counter(message: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&message[8..16]);
+    u64::from_le_bytes(bytes)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Limit {
+    Within,
+    Rekey,
+    Reject,
+}
+
+fn limit(counter: u64) -> Limit {
+    if counter < REKEY_AFTER_MESSAGES {
+        Limit::Within
+    } else if counter < REJECT_AFTER_MESSAGES {
+        Limit::Rekey
+    } else {
+        Limit::Reject
+    }
+}
+
+fn jitter() -> Duration {
+    let mut random = [0; 2];
+    // Without random bytes there is no jitter, which is what boringtun does by itself.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    MOST_JITTER.mul_f64(f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX))
+}

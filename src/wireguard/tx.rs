@@ -1,0 +1,111 @@
+//! From the TUN device to the UDP socket.
+
+use std::io;
+use std::time::Instant;
+
+use super::counters::{Counters, DropReason};
+use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
+use super::run::Link;
+use super::session::{OVERHEAD, PADDING, SMALLEST_BUFFER, Sealed};
+use super::split::Segments;
+use super::tun::Tun;
+use super::udp::Sender;
+
+/// Packets a turn reads at most while nobody is there to send them to.
+const TURN: usize = 64;
+
+/// The outward half of the loop.
+pub(super) struct Outward {
+    buffer: Box<[u8]>,
+    mtu: usize,
+}
+
+impl Outward {
+    pub(super) fn new(mtu: u16) -> Self {
+        Self {
+            buffer: vec![0; VIRTIO + LONGEST_PACKET + PADDING].into(),
+            mtu: mtu.into(),
+        }
+    }
+
+    /// Sends what the TUN device has queued, up to one full send. False means that it has no more.
+    ///
+    /// # Errors
+    /// The TUN device is gone.
+    pub(super) fn turn(
+        &mut self,
+        now: Instant,
+        tun: &Tun,
+        link: Option<&mut Link>,
+        sender: &mut Sender,
+        counters: &Counters,
+    ) -> io::Result<bool> {
+        let Some(link) = link else {
+            return self.discard(tun, counters);
+        };
+        let mut more = true;
+        while !sender.is_full() {
+            let end = VIRTIO + LONGEST_PACKET;
+            let Some(len) = tun.read(&mut self.buffer[..end])? else {
+                more = false;
+                break;
+            };
+            self.seal(now, len, link, sender, counters);
+        }
+        sender.flush(&link.socket, link.remote, counters);
+        Ok(more)
+    }
+
+    fn discard(&mut self, tun: &Tun, counters: &Counters) -> io::Result<bool> {
+        for _ in 0..TURN {
+            if tun.read(&mut self.buffer)?.is_none() {
+                return Ok(false);
+            }
+            counters.dropped(DropReason::Disconnected, 1);
+        }
+        Ok(true)
+    }
+
+    fn seal(
+        &mut self,
+        now: Instant,
+        len: usize,
+        link: &mut Link,
+        sender: &mut Sender,
+        counters: &Counters,
+    ) {
+        let Some((header, buffer)) = self.buffer.split_first_chunk_mut::<VIRTIO>() else {
+            return;
+        };
+        let Some(len) = len.checked_sub(VIRTIO) else {
+            return counters.dropped(DropReason::Malformed, 1);
+        };
+        let Some((_, destination)) = addresses(&buffer[..len]) else {
+            return counters.dropped(DropReason::NotIpv4, 1);
+        };
+        if !link.allowed.contains(destination) {
+            return counters.dropped(DropReason::DestinationNotAllowed, 1);
+        }
+        let segments =
+            Virtio::decode(header).and_then(|virtio| Segments::new(virtio, &mut buffer[..len]));
+        let Ok(mut segments) = segments else {
+            return counters.dropped(DropReason::Malformed, 1);
+        };
+        while let Some(packet) = segments.next(&mut buffer[..len]) {
+            let size = packet.len();
+            let room = (size + PADDING + OVERHEAD).max(SMALLEST_BUFFER);
+            let slot = sender.slot(room, &link.socket, link.remote, counters);
+            let buffer = &mut buffer[packet.start..];
+            match link.session.seal(now, buffer, size, self.mtu, slot) {
+                Sealed::Send(message) => sender.commit(message),
+                Sealed::Queued => {}
+                Sealed::Exhausted => {
+                    counters.dropped(DropReason::Exhausted, 1);
+                    continue;
+                }
+            }
+            counters.tx_packets.add(1);
+            counters.tx_bytes.add(size as u64);
+        }
+    }
+}
