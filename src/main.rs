@@ -1,12 +1,20 @@
 //! The `vpngw` program.
 
+use std::io;
+use std::time::Instant;
+
 use clap::Parser;
 use vpngw::cli::{Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
-use vpngw::commands::{connect, disconnect, healthcheck, status};
+use vpngw::commands::{
+    check, cleanup, connect, disconnect, engine, healthcheck, load, plan, preview, run, status,
+};
 
 fn main() -> Code {
-    match dispatch(Cli::parse()) {
+    // Before anything else: how soon the kill switch is armed counts from here.
+    #[expect(clippy::disallowed_methods, reason = "the start of the process")]
+    let begun = Instant::now();
+    match dispatch(Cli::parse(), begun) {
         Ok(code) => code,
         Err(Failure { code, error }) => {
             eprintln!("vpngw: {error:#}");
@@ -15,21 +23,21 @@ fn main() -> Code {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<Code, Failure> {
+fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
     let shared = cli.shared;
+    let config = shared.config.as_deref();
+    let mut out = io::stdout().lock();
     match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(config, shared.socket.as_deref(), begun),
+        Command::Engine { link_fd } => engine::run(link_fd),
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Healthcheck => healthcheck::run(shared.socket()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),
-        Command::Run
-        | Command::Engine { .. }
-        | Command::Check
-        | Command::Plan
-        | Command::Explain { .. }
-        | Command::Cleanup
-        | Command::Demo { .. } => Err(Failure::usage(anyhow::anyhow!(
-            "this build has no such command"
-        ))),
+        Command::Check => Ok(check::run(load::load(config), &mut out)?),
+        Command::Plan => plan::run(&preview::preview(config)?, &mut out),
+        Command::Explain { target } => todo!("{target}"),
+        Command::Cleanup => cleanup::run(shared.socket()),
+        Command::Demo { shell } => todo!("{shell}"),
     }
 }

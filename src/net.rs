@@ -141,6 +141,12 @@ impl fmt::Display for Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fwmark(pub u32);
 
+impl Fwmark {
+    /// The mark unless the configuration names one. It has to differ from those of other programs in the
+    /// namespace; there is no registry. These are the letters `vp`, twice.
+    pub const DEFAULT: Self = Self(0x7670_7670);
+}
+
 impl fmt::Display for Fwmark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}", self.0)

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::exit::Code;
 use crate::config::{Errors, Loaded, Origin};
 
 /// Widest column of values, in characters; a longer value pushes only its own source aside.
@@ -13,7 +14,7 @@ const WIDEST: usize = 48;
 /// # Errors
 ///
 /// Those of writing.
-pub fn run(loaded: Result<Loaded, Errors>, out: &mut impl io::Write) -> io::Result<u8> {
+pub fn run(loaded: Result<Loaded, Errors>, out: &mut impl io::Write) -> io::Result<Code> {
     match loaded {
         Ok(loaded) => {
             table(&loaded.origins, out)?;
@@ -21,7 +22,7 @@ pub fn run(loaded: Result<Loaded, Errors>, out: &mut impl io::Write) -> io::Resu
                 write!(out, "\nwarning: {warning}")?;
             }
             writeln!(out, "\nThe configuration is valid.")?;
-            Ok(0)
+            Ok(Code::Ok)
         }
         Err(errors) => {
             for error in errors.diagnostics() {
@@ -30,7 +31,7 @@ pub fn run(loaded: Result<Loaded, Errors>, out: &mut impl io::Write) -> io::Resu
             let count = errors.diagnostics().len();
             let noun = if count == 1 { "error" } else { "errors" };
             writeln!(out, "The configuration has {count} {noun}.")?;
-            Ok(2)
+            Ok(Code::Usage)
         }
     }
 }

@@ -8,11 +8,11 @@ pub mod connect;
 pub mod disconnect;
 pub mod engine;
 pub mod exit;
-pub mod explain;
 pub mod healthcheck;
 pub mod load;
 pub mod log;
 pub mod plan;
+pub mod preview;
 pub mod run;
 pub mod status;
 

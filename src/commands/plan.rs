@@ -4,23 +4,27 @@ use std::io::Write;
 
 use anyhow::Context as _;
 
+use super::exit::{Code, Failure};
+use super::preview::Preview;
 use crate::config::Config;
 use crate::net::Uplink;
 use crate::plan::Plan;
 
-/// Prints the firewall and the plan as one commented text. `ruleset` is in the notation of `nft`.
+/// Prints the firewall and the plan as one commented text.
 ///
 /// # Errors
 /// Where `out` cannot be written.
-pub fn run(
-    config: &Config,
-    uplink: Option<&Uplink>,
-    ruleset: &str,
-    plan: &Plan,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
-    let text = text(config, uplink, ruleset, plan);
-    out.write_all(text.as_bytes()).context("standard output")
+pub fn run(preview: &Preview, out: &mut impl Write) -> Result<Code, Failure> {
+    let Preview {
+        config,
+        uplink,
+        ruleset,
+        plan,
+        ..
+    } = preview;
+    let text = text(config, uplink.as_ref(), &ruleset.to_string(), plan);
+    out.write_all(text.as_bytes()).context("standard output")?;
+    Ok(Code::Ok)
 }
 
 fn text(config: &Config, uplink: Option<&Uplink>, ruleset: &str, plan: &Plan) -> String {

@@ -95,7 +95,7 @@ impl ApplyError {
     }
 
     /// Whether the egress chain may have failed for a device that is gone.
-    fn device_gone(&self) -> bool {
+    pub fn device_gone(&self) -> bool {
         self.refused() == Some((Part::Chain(Family::Netdev, Hook::Egress), ENOENT))
     }
 }

@@ -1,1 +1,193 @@
 //! The privileged half: owns TUN, firewall, addresses, `resolv.conf`. Parses nothing hostile.
+//!
+//! By the time it runs, deny-all is in the kernel ([`sys::nft::arm`](crate::sys::nft::arm) is the
+//! process's first act). It widens that step by step, only as far as the configuration says, and
+//! removes nothing when it ends.
+
+mod child;
+mod ledger;
+mod namespace;
+mod permit;
+mod settle;
+mod watcher;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{self, Instant};
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::gateway::BlockReason;
+use crate::link::{ToEngine, ToWarden, VERSION};
+use crate::sys::nft::Armed;
+use child::Child;
+use namespace::Namespace;
+
+pub use namespace::StartError;
+pub use settle::Unsettled;
+
+/// How often packet counters are read and sent to the engine.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long a burst of kernel notifications is awaited before the namespace is looked at again. A new
+/// device has no route of ours and `inet output` refuses it from the start; this bounds how long raw
+/// frames could use it.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// How long the engine may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the warden starts from.
+pub struct Start {
+    /// The configuration.
+    pub config: Config,
+    /// Reads the configuration again; each line of the error is one thing that is wrong with it.
+    pub reload: Box<dyn Fn() -> Result<Config, String>>,
+    /// What the first act of the process came to.
+    pub armed: Armed,
+    /// From the start of the process to the commit of deny-all.
+    pub armed_in: Duration,
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+/// Runs the gateway until it is told to stop. On return everything is blocked and stays so.
+///
+/// # Errors
+///
+/// [`StartError`]: what the namespace lacks. Deny-all stays in force.
+pub async fn run(start: Start) -> Result<(), StartError> {
+    let mut signals = Signals::new()?;
+    let reload = start.reload;
+    let mut namespace =
+        Namespace::enter(start.config, start.armed, start.armed_in, start.resolv_conf)?;
+    let mut child = Child::spawn(Instant::now());
+    let mut tick = time::interval(TICK);
+    tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut settle_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            message = child.receive() => match message {
+                Some(message) => answer(&mut namespace, &mut child, message).await,
+                None => {
+                    warn!("the engine ended; inner packets are dropped until the next one is ready");
+                    namespace.withdraw();
+                    child.restart(Instant::now());
+                }
+            },
+            () = child.due() => child.start(Instant::now()),
+            _ = signals.child.recv() => child.reap(),
+            _ = signals.hangup.recv() => match reload() {
+                Ok(config) => reconfigure(&mut namespace, &mut child, config).await,
+                Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
+            },
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            () = namespace.changed() => {
+                settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
+            }
+            () = until(settle_at) => {
+                settle_at = None;
+                if namespace.look_again() {
+                    child.send(&ToEngine::UplinkChanged, &[]).await;
+                }
+                facts(&mut namespace, &mut child).await;
+            }
+            _ = tick.tick() => {
+                if namespace.is_unsettled() {
+                    settle_at.get_or_insert_with(Instant::now);
+                }
+                facts(&mut namespace, &mut child).await;
+            }
+        }
+    }
+    info!("stopping: everything but loopback is blocked and stays so");
+    namespace.block(BlockReason::Stopping);
+    child.stop(PATIENCE).await;
+    namespace.leave();
+    Ok(())
+}
+
+async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden) {
+    match message {
+        ToWarden::Attach { version, release } if version == VERSION => {
+            info!(release, "engine attached");
+            let (welcome, fds) = namespace.welcome();
+            child.send(&welcome, &fds).await;
+        }
+        ToWarden::Attach { version, release } => {
+            error!(
+                version,
+                release, "an engine of another protocol version; this warden speaks {VERSION}"
+            );
+            child.kill();
+        }
+        ToWarden::Ask { id, permit } => match namespace.permit(&permit) {
+            Ok((remote, socket)) => {
+                let granted = ToEngine::Granted { id, permit, remote };
+                let fds: Vec<_> = socket.iter().map(std::os::fd::AsFd::as_fd).collect();
+                child.send(&granted, &fds).await;
+            }
+            Err(why) => {
+                child
+                    .send(&ToEngine::Refused { id, permit, why }, &[])
+                    .await
+            }
+        },
+        ToWarden::Block(reason) => namespace.block(reason),
+        ToWarden::Unblock => namespace.unblock(),
+    }
+    facts(namespace, child).await;
+}
+
+async fn reconfigure(namespace: &mut Namespace, child: &mut Child, config: Config) {
+    match namespace.reconfigure(config) {
+        Ok(config) => {
+            info!("configuration reloaded");
+            child
+                .send(&ToEngine::Reconfigure(Box::new(config)), &[])
+                .await;
+        }
+        Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
+    }
+}
+
+async fn facts(namespace: &mut Namespace, child: &mut Child) {
+    let was = namespace.blocked().cloned();
+    let facts = namespace.facts();
+    child.send(&ToEngine::Facts(Box::new(facts)), &[]).await;
+    // The kernel would not take a ruleset meanwhile.
+    if was.is_none()
+        && let Some(reason) = namespace.blocked().cloned()
+    {
+        child.send(&ToEngine::Blocked(reason), &[]).await;
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Signals {
+    child: Signal,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, StartError> {
+        let on = |kind| signal(kind).map_err(StartError::Signals);
+        Ok(Self {
+            child: on(SignalKind::child())?,
+            hangup: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! `vpngw run`: closes the namespace, then opens the tunnel and keeps it open.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::exit::{Code, Failure};
+use super::{block_on, load, log};
+use crate::config::Config;
+use crate::sys::{host, link, nft, privilege};
+use crate::warden::{self, Start};
+
+/// Where the C library reads its resolvers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Runs the gateway until TERM or INT. `begun` is when the process started.
+///
+/// Deny-all is in force when this returns, whatever it returns, unless the kernel took no rules: then
+/// every link is down.
+///
+/// # Errors
+///
+/// What is wrong with the configuration or the namespace, with the code for it.
+pub fn run(config: Option<&Path>, socket: Option<&Path>, begun: Instant) -> Result<Code, Failure> {
+    // The first act. A machine's own namespace is left alone: closing it would cut the machine off.
+    if host::is_own_namespace() {
+        return Err(Failure::usage(anyhow::anyhow!(HOST)));
+    }
+    let armed = match nft::arm() {
+        Ok(armed) => armed,
+        Err(error) => return Err(unarmed(error)),
+    };
+    let armed_in = begun.elapsed();
+
+    let Some(first) = read(config, socket)? else {
+        return Ok(Code::Usage);
+    };
+    log::start(first.log);
+    tracing::info!(
+        microseconds = armed_in.as_micros(),
+        raw_frames = armed.egress_hook,
+        "armed"
+    );
+    if !armed.egress_hook {
+        tracing::warn!(
+            "this kernel has no netdev egress hook (Linux 5.16): a program with CAP_NET_RAW can \
+             send raw frames past the rules; take NET_RAW from joined programs"
+        );
+    }
+    privilege::no_dumps().map_err(anyhow::Error::from)?;
+    privilege::keep_only(privilege::WARDEN).map_err(anyhow::Error::from)?;
+
+    let (config, socket) = (config.map(PathBuf::from), socket.map(PathBuf::from));
+    let reload = Box::new(move || again(config.as_deref(), socket.as_deref()));
+    let resolv_conf = RESOLV_CONF.into();
+    let start = Start {
+        config: first,
+        reload,
+        armed,
+        armed_in,
+        resolv_conf,
+    };
+    block_on(warden::run(start)).map_err(Failure::usage)?;
+    Ok(Code::Ok)
+}
+
+const HOST: &str = "this is the machine's own network namespace: closing it would cut the machine \
+    off; run it in a container, or in a namespace of its own (`ip netns add`, `ip netns exec`)";
+
+fn unarmed(error: nft::ApplyError) -> Failure {
+    let error = anyhow::Error::from(error);
+    match link::all_down() {
+        Ok(()) => Failure::usage(error.context(
+            "the kill switch could not be armed, so every link was set down; the gateway needs \
+             CAP_NET_ADMIN and a kernel with nf_tables",
+        )),
+        Err(down) => Failure::usage(error.context(format!(
+            "the kill switch could not be armed, and links could not be set down ({down}): THIS \
+             NAMESPACE IS OPEN; the gateway needs CAP_NET_ADMIN (`cap_add: [NET_ADMIN]`)"
+        ))),
+    }
+}
+
+/// The configuration; `None` when what is wrong with it has been printed.
+fn read(config: Option<&Path>, socket: Option<&Path>) -> Result<Option<Config>, Failure> {
+    match load::load(config) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("{warning}");
+            }
+            Ok(Some(with_socket(loaded.config, socket)))
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            eprintln!("vpngw: the configuration is not valid; the namespace stays closed");
+            Ok(None)
+        }
+    }
+}
+
+fn again(config: Option<&Path>, socket: Option<&Path>) -> Result<Config, String> {
+    match load::load(config) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
+            }
+            Ok(with_socket(loaded.config, socket))
+        }
+        Err(errors) => Err(errors.to_string()),
+    }
+}
+
+/// `--socket` wins over `[control] socket`.
+fn with_socket(mut config: Config, socket: Option<&Path>) -> Config {
+    if let Some(socket) = socket {
+        config.control = socket.to_owned();
+    }
+    config
+}

@@ -1,0 +1,239 @@
+//! All effects of the engine in one place: what the gateway decides is done here.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{debug, warn};
+
+use super::EngineError;
+use super::rate::Rate;
+use super::status::{self, Parts};
+use crate::config::{Config, Host as Name};
+use crate::control::api::Status;
+use crate::dns;
+use crate::gateway::{Action, Event, Gateway};
+use crate::link::{Facts, Link, LinkError, ToEngine, ToWarden};
+use crate::metrics::Sample;
+use crate::policy::Permit;
+use crate::wireguard::{Device, PeerSetup};
+
+/// The engine's hands.
+pub(super) struct Host {
+    link: Link,
+    device: Arc<Device>,
+    config: Config,
+    mtu: u16,
+    facts: Facts,
+    /// Number of the last question to the warden; an answer to an older one is stale.
+    asked: u64,
+    /// The socket that came with the last permission, and where it leads.
+    granted: Option<(UdpSocket, SocketAddrV4)>,
+    lookup: Option<JoinHandle<()>>,
+    /// Where a lookup reports: the number of the question it belongs to, and the outcome.
+    found: mpsc::UnboundedSender<(u64, Event)>,
+    rx: Rate,
+    tx: Rate,
+    /// Tunnels opened after the first one, by what ended the one before.
+    reopened: BTreeMap<String, u64>,
+}
+
+impl Host {
+    pub(super) fn new(
+        link: Link,
+        device: Device,
+        welcome: super::Known,
+        found: mpsc::UnboundedSender<(u64, Event)>,
+    ) -> Self {
+        let super::Known { config, mtu, facts } = welcome;
+        Self {
+            link,
+            device: Arc::new(device),
+            config,
+            mtu,
+            facts,
+            found,
+            asked: 0,
+            granted: None,
+            lookup: None,
+            rx: Rate::default(),
+            tx: Rate::default(),
+            reopened: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Answers `wg show` on the listener that the warden handed over.
+    pub(super) fn serve_uapi(&self, listener: Option<UnixListener>) {
+        drop(listener);
+    }
+
+    /// The warden's next message; `None` when it is gone.
+    pub(super) async fn receive(&self) -> Result<Option<(ToEngine, Vec<OwnedFd>)>, LinkError> {
+        self.link.receive().await
+    }
+
+    /// Takes a message in; returns what it means to the gateway.
+    pub(super) fn take(
+        &mut self,
+        message: ToEngine,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Option<Event>, EngineError> {
+        match message {
+            ToEngine::Welcome { .. } => Err(EngineError::Protocol("a second welcome".to_owned())),
+            ToEngine::Granted { id, .. } if id != self.asked => Ok(None),
+            ToEngine::Granted { permit, remote, .. } => {
+                let socket = fds.into_iter().next().map(UdpSocket::from);
+                self.granted = socket.zip(remote);
+                Ok(Some(Event::Granted(permit)))
+            }
+            ToEngine::Refused { id, permit, why } if id == self.asked => {
+                Ok(Some(Event::Refused { permit, why }))
+            }
+            ToEngine::Refused { .. } => Ok(None),
+            ToEngine::Reconfigure(config) => {
+                self.config = *config;
+                Ok(Some(Event::Reconfigured(self.config.peers.clone())))
+            }
+            ToEngine::UplinkChanged => Ok(Some(Event::UplinkChanged)),
+            ToEngine::Blocked(reason) => Ok(Some(Event::Blocked(reason))),
+            ToEngine::Facts(facts) => {
+                self.facts = *facts;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Does what the gateway decided. A failure the gateway can act on comes back as an event.
+    pub(super) async fn perform(
+        &mut self,
+        action: Action,
+        gateway: &Gateway,
+    ) -> Result<(), EngineError> {
+        match action {
+            Action::Ask(permit) => self.ask(permit).await?,
+            Action::Resolve(endpoint) => self.resolve(endpoint.host),
+            Action::Open { peer, address } => self.open(peer, address, gateway),
+            Action::Close => {
+                self.granted = None;
+                self.device.disconnect();
+            }
+            Action::Block(reason) => self.link.send(&ToWarden::Block(reason), &[]).await?,
+            Action::Unblock => self.link.send(&ToWarden::Unblock, &[]).await?,
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, permit: Permit) -> Result<(), EngineError> {
+        self.asked += 1;
+        self.granted = None;
+        if let Some(lookup) = self.lookup.take() {
+            lookup.abort();
+        }
+        Ok(self
+            .link
+            .send(
+                &ToWarden::Ask {
+                    id: self.asked,
+                    permit,
+                },
+                &[],
+            )
+            .await?)
+    }
+
+    fn resolve(&mut self, host: Name) {
+        let (granted, found, id) = (self.granted.take(), self.found.clone(), self.asked);
+        self.lookup = Some(tokio::spawn(async move {
+            // The engine is gone when nobody listens.
+            let _ = found.send((id, look_up(host, granted).await));
+        }));
+    }
+
+    /// Whether a lookup's outcome answers the last question.
+    pub(super) fn is_current(&self, id: u64) -> bool {
+        id == self.asked
+    }
+
+    fn open(&mut self, peer: usize, address: SocketAddrV4, gateway: &Gateway) {
+        let Some(peer) = gateway.peers().get(peer) else {
+            return;
+        };
+        let Some((socket, remote)) = self.granted.take() else {
+            warn!("the warden granted the endpoint without a socket");
+            return;
+        };
+        if remote != address {
+            warn!("the warden's socket leads elsewhere; not used");
+            return;
+        }
+        debug!(%remote, "open");
+        let setup = PeerSetup {
+            private_key: self.config.tunnel.private_key.clone(),
+            public_key: peer.public_key,
+            preshared_key: peer.preshared_key.clone(),
+            keepalive: peer.keepalive,
+            allowed_ips: peer.allowed_ips.clone(),
+        };
+        self.device.connect(setup, socket, remote);
+    }
+
+    /// Notes the byte counters, for the rates.
+    pub(super) fn sample(&mut self, now: Instant) {
+        let snapshot = self.device.snapshot();
+        self.rx.note(now, snapshot.rx_bytes);
+        self.tx.note(now, snapshot.tx_bytes);
+    }
+
+    /// What `vpngw status` says now.
+    pub(super) fn status(&self, gateway: &Gateway, now: Instant) -> Status {
+        status::compose(&Parts {
+            config: &self.config,
+            facts: &self.facts,
+            gateway,
+            snapshot: &self.device.snapshot(),
+            mtu: self.mtu,
+            rx_bits_per_second: self.rx.bits_per_second(),
+            tx_bits_per_second: self.tx.bits_per_second(),
+            elapsed: now.saturating_duration_since(gateway.since()),
+            now: SystemTime::now(),
+        })
+    }
+
+    /// What Prometheus reads now.
+    pub(super) fn sampled(&self, gateway: &Gateway, now: Instant) -> Sample {
+        let status = self.status(gateway, now);
+        status::sample(
+            status,
+            &self.facts,
+            gateway,
+            &self.device.snapshot(),
+            &self.reopened,
+        )
+    }
+}
+
+async fn look_up(host: Name, granted: Option<(UdpSocket, SocketAddrV4)>) -> Event {
+    let Name::Name(name) = host else {
+        return Event::Unresolved("the endpoint is an address already".to_owned());
+    };
+    let Some((socket, server)) = granted else {
+        return Event::Unresolved("the warden granted no socket".to_owned());
+    };
+    let socket = match tokio::net::UdpSocket::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => return Event::Unresolved(format!("the granted socket: {error}")),
+    };
+    match dns::lookup(&socket, server, &name, dns::Patience::default()).await {
+        Ok(addresses) => Event::Resolved(addresses),
+        Err(error) => Event::Unresolved(format!("look up `{name}`: {error}")),
+    }
+}

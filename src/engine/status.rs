@@ -1,0 +1,209 @@
+//! Composes what `vpngw status` says from what the parts know. Pure.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use crate::config::{Config, Host};
+use crate::control::api::{
+    Dns, Ipv6, KillSwitch, Lan, Leaks, State as Word, Status, Topology, Tunnel,
+};
+use crate::gateway::{Gateway, State, Step};
+use crate::link::{Facts, Ipv6Fact, ResolverFact};
+use crate::metrics::{self, Sample};
+use crate::wireguard::Snapshot;
+
+/// All that a status is made of.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) facts: &'a Facts,
+    pub(super) gateway: &'a Gateway,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) mtu: u16,
+    pub(super) rx_bits_per_second: f64,
+    pub(super) tx_bits_per_second: f64,
+    /// How long the gateway has been in its state.
+    pub(super) elapsed: Duration,
+    /// The wall clock.
+    pub(super) now: SystemTime,
+}
+
+pub(super) fn compose(parts: &Parts<'_>) -> Status {
+    let Parts {
+        config,
+        facts,
+        gateway,
+        snapshot,
+        ..
+    } = parts;
+    let (state, reason, peer, endpoint) = word(gateway);
+    let peer = peer.and_then(|index| gateway.peers().get(index));
+    let tunnel = &config.tunnel;
+    let handshake_age = snapshot
+        .last_handshake
+        .and_then(|at| parts.now.duration_since(at).ok());
+    let blocked_by_reason = facts
+        .blocked
+        .iter()
+        .map(|(k, c)| (k.clone(), c.packets))
+        .collect();
+    let (resolv_conf, problem) = match &facts.resolver {
+        ResolverFact::Unknown => (false, Some("not written yet".to_owned())),
+        ResolverFact::Written(_) => (true, None),
+        ResolverFact::Failed(why) => (false, Some(why.clone())),
+    };
+    let blocked_by = match gateway.state() {
+        State::Blocked(reason) => Some(reason.clone()),
+        State::Arming | State::Connecting(_) | State::Connected { .. } => None,
+    };
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        topology: Topology::Shared,
+        state,
+        reason,
+        blocked_by,
+        since: rfc3339(parts.now - parts.elapsed),
+        since_seconds: parts.elapsed.as_secs_f64(),
+        endpoint,
+        peer: peer.and_then(|p| match (&p.name, &p.endpoint.host) {
+            (Some(name), _) | (None, Host::Name(name)) => Some(name.clone()),
+            (None, Host::Address(_)) => None,
+        }),
+        public_key: peer.map(|p| p.public_key),
+        handshake_age_seconds: handshake_age.map(|age| age.as_secs_f64()),
+        rx_bytes: snapshot.rx_bytes,
+        tx_bytes: snapshot.tx_bytes,
+        rx_bits_per_second: parts.rx_bits_per_second,
+        tx_bits_per_second: parts.tx_bits_per_second,
+        kill_switch: KillSwitch {
+            armed: facts.armed,
+            armed_in_microseconds: facts.armed_in_microseconds,
+            raw_frames: facts.egress_hook,
+            blocked_packets: facts.blocked.values().map(|count| count.packets).sum(),
+            blocked_by_reason,
+        },
+        leaks: Leaks {
+            detected: facts.leaks,
+            last: facts.last_leak.clone(),
+        },
+        lan: Lan {
+            inbound: config.lan.inbound.clone(),
+            outbound: config.lan.outbound.clone(),
+        },
+        ipv6: match facts.ipv6 {
+            Ipv6Fact::Unknown => Ipv6::Unknown,
+            Ipv6Fact::Off => Ipv6::Off,
+            Ipv6Fact::Dropped => Ipv6::Dropped,
+        },
+        dns: Dns {
+            servers: tunnel.dns.clone(),
+            resolv_conf,
+            problem,
+        },
+        tunnel: Tunnel {
+            device: tunnel.device.clone(),
+            address: tunnel.addresses.clone(),
+            mtu: parts.mtu,
+            offload: tunnel.offload,
+            forward: config.forward.clone(),
+        },
+    }
+}
+
+/// Everything that is measured, at one moment.
+pub(super) fn sample(
+    status: Status,
+    facts: &Facts,
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    reconnects: &BTreeMap<String, u64>,
+) -> Sample {
+    let in_use = match gateway.state() {
+        State::Connected { peer, .. } => Some(*peer),
+        State::Connecting(attempt) => Some(attempt.peer),
+        State::Arming | State::Blocked(_) => None,
+    };
+    let unix = |at: SystemTime| {
+        at.duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+    };
+    let peer = in_use
+        .and_then(|index| gateway.peers().get(index))
+        .map(|peer| metrics::Peer {
+            public_key: peer.public_key,
+            allowed_ips: peer.allowed_ips.clone(),
+            name: peer.name.clone(),
+            received_bytes: snapshot.rx_bytes,
+            sent_bytes: snapshot.tx_bytes,
+            latest_handshake: snapshot.last_handshake.map_or(0, |at| unix(at).as_secs()),
+        });
+    Sample {
+        status,
+        peers: peer.into_iter().collect(),
+        handshakes: snapshot.handshakes,
+        reconnects: reconnects.clone(),
+        blocked: facts.blocked.clone(),
+        offload_fallbacks: snapshot.offload_fallbacks,
+    }
+}
+
+type Words = (Word, String, Option<usize>, Option<std::net::SocketAddrV4>);
+
+fn word(gateway: &Gateway) -> Words {
+    match gateway.state() {
+        State::Arming => (Word::Arming, "waiting for the rules".to_owned(), None, None),
+        State::Connected { peer, address } => {
+            (Word::Connected, String::new(), Some(*peer), Some(*address))
+        }
+        State::Blocked(reason) => (Word::Blocked, reason.to_string(), None, None),
+        State::Connecting(attempt) => {
+            let (reason, endpoint) = match &attempt.step {
+                Step::Asking(_) => ("opening the way to the server".to_owned(), None),
+                Step::Resolving => ("looking up the server's name".to_owned(), None),
+                Step::Shaking(address) => {
+                    ("no answer from the server yet".to_owned(), Some(*address))
+                }
+                Step::Waiting(why) => (why.clone(), None),
+            };
+            (Word::Connecting, reason, Some(attempt.peer), endpoint)
+        }
+    }
+}
+
+/// Seconds precision, UTC. Days to civil date: Howard Hinnant, "chrono-compatible low-level date
+/// algorithms", `civil_from_days`.
+fn rfc3339(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468; // days from 0000-03-01 to 1970-01-01
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_reads_as_rfc_3339() {
+        let at = |seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        // From `date -u -d @N +%FT%TZ`.
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_827_696), "2000-02-29T12:34:56Z");
+        assert_eq!(at(1_795_507_199), "2026-11-24T07:59:59Z");
+    }
+}

@@ -1,0 +1,189 @@
+//! The engine as a child process: started, heard, started again when it ends.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use serde::Serialize;
+use tokio::time::{self, Instant};
+use tracing::{debug, error, info, warn};
+
+use crate::link::{Link, LinkError, ToWarden};
+use crate::sys::{fdpass, process};
+
+/// An engine that lived this long was well: the next one starts at once.
+const WELL: Duration = Duration::from_secs(5);
+
+/// The longest pause before the next start. Joined programs wait for it, so it stays short.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// The engine, or the wait for the next one.
+pub(super) struct Child {
+    running: Option<Running>,
+    started: Instant,
+    due: Option<Instant>,
+    /// Engines in a row that ended before they were well.
+    failures: u32,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+enum LaunchError {
+    #[error("no socket to it")]
+    Pair(#[from] std::io::Error),
+    #[error(transparent)]
+    Spawn(#[from] process::SpawnError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+struct Running {
+    pid: Pid,
+    link: Link,
+}
+
+impl Child {
+    /// Starts the first engine.
+    pub(super) fn spawn(now: Instant) -> Self {
+        let mut child = Self {
+            running: None,
+            started: now,
+            due: None,
+            failures: 0,
+        };
+        child.start(now);
+        child
+    }
+
+    /// Starts an engine; when that fails, plans the next attempt.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.started = now;
+        self.due = None;
+        match launch() {
+            Ok(running) => {
+                info!(pid = running.pid.as_raw_nonzero().get(), "engine started");
+                self.running = Some(running);
+            }
+            Err(error) => {
+                error!(%error, "the engine cannot be started");
+                self.restart(now);
+            }
+        }
+    }
+
+    /// Ends what is left of the engine and plans the next one: at once, unless they keep ending early.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.kill();
+        self.running = None;
+        self.failures = if now - self.started >= WELL {
+            0
+        } else {
+            self.failures.saturating_add(1)
+        };
+        self.due = Some(now + pause(self.failures));
+    }
+
+    /// Ready when the next engine is to be started.
+    pub(super) async fn due(&self) {
+        match self.due {
+            Some(due) => time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The engine's next message. `None` when it is gone, or said something that does not fit.
+    pub(super) async fn receive(&self) -> Option<ToWarden> {
+        let Some(running) = &self.running else {
+            return std::future::pending().await;
+        };
+        match running.link.receive::<ToWarden>().await {
+            // Descriptors that an engine sends are not wanted: they close here.
+            Ok(message) => message.map(|(message, _)| message),
+            Err(error) => {
+                warn!(%error, "the engine said something that does not fit; it is ended");
+                None
+            }
+        }
+    }
+
+    /// Sends a message, if there is an engine. One that does not take it will be found gone.
+    pub(super) async fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) {
+        if let Some(running) = &self.running
+            && let Err(error) = running.link.send(message, fds).await
+        {
+            debug!(%error, "the engine does not listen");
+        }
+    }
+
+    /// Collects children that ended: as process 1 of a container we inherit every orphan.
+    pub(super) fn reap(&self) {
+        for (pid, status) in process::reap() {
+            if self
+                .running
+                .as_ref()
+                .is_some_and(|running| running.pid == pid)
+            {
+                warn!(pid = pid.as_raw_nonzero().get(), %status, "the engine's process ended");
+            }
+        }
+    }
+
+    /// Ends the engine now.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Asks the engine to end, then ends it.
+    pub(super) async fn stop(&mut self, patience: Duration) {
+        self.signal(Signal::TERM);
+        if self.running.is_some() {
+            let gone = async { while self.receive().await.is_some() {} };
+            if time::timeout(patience, gone).await.is_err() {
+                self.kill();
+            }
+        }
+        self.reap();
+        self.running = None;
+        self.due = None;
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(running) = &self.running
+            && let Err(error) = process::signal(running.pid, signal)
+        {
+            warn!(%error, "the engine cannot be signalled");
+        }
+    }
+}
+
+fn launch() -> Result<Running, LaunchError> {
+    let (ours, theirs): (OwnedFd, OwnedFd) = fdpass::pair()?;
+    let number = theirs.as_raw_fd().to_string();
+    let pid = process::spawn(
+        &["engine", "--link-fd", &number],
+        std::os::fd::AsFd::as_fd(&theirs),
+    )?;
+    Ok(Running {
+        pid,
+        link: Link::new(ours)?,
+    })
+}
+
+/// Nothing after an engine that was well; then 100 ms, 200 ms and so on.
+fn pause(failures: u32) -> Duration {
+    match failures {
+        0 | 1 => Duration::ZERO,
+        more => Duration::from_millis(100 << (more - 2).min(10)).min(LONGEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_keeps_ending_early_is_started_less_often() {
+        let pauses: Vec<_> = (0..9).map(|failures| pause(failures).as_millis()).collect();
+        assert_eq!(pauses, [0, 0, 100, 200, 400, 800, 1600, 2000, 2000]);
+    }
+}

@@ -1,0 +1,71 @@
+//! Carries packet counters over the replacement of the rules they stand in. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::link::Count;
+
+/// Counts since start, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ledger {
+    /// Counts of rules that were replaced.
+    past: BTreeMap<String, Count>,
+    /// Counts of the rules in force, as last read.
+    present: BTreeMap<String, Count>,
+}
+
+impl Ledger {
+    /// Notes what the rules in force count now.
+    pub(super) fn read(&mut self, counts: BTreeMap<String, Count>) {
+        self.present = counts;
+    }
+
+    /// The rules in force were replaced: their counters start from zero again.
+    pub(super) fn turn(&mut self) {
+        for (reason, count) in std::mem::take(&mut self.present) {
+            add(&mut self.past, reason, count);
+        }
+    }
+
+    /// Counts since start.
+    pub(super) fn total(&self) -> BTreeMap<String, Count> {
+        let mut total = self.past.clone();
+        for (reason, count) in &self.present {
+            add(&mut total, reason.clone(), *count);
+        }
+        total
+    }
+}
+
+fn add(to: &mut BTreeMap<String, Count>, reason: String, count: Count) {
+    let sum = to.entry(reason).or_default();
+    sum.packets += count.packets;
+    sum.bytes += count.bytes;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(packets: u64) -> BTreeMap<String, Count> {
+        [(
+            "dns".to_owned(),
+            Count {
+                packets,
+                bytes: packets * 10,
+            },
+        )]
+        .into()
+    }
+
+    #[test]
+    fn a_count_never_falls_when_rules_are_replaced() {
+        let mut ledger = Ledger::default();
+        ledger.read(counts(3));
+        ledger.read(counts(5));
+        assert_eq!(ledger.total(), counts(5));
+        ledger.turn();
+        assert_eq!(ledger.total(), counts(5));
+        ledger.read(counts(2));
+        assert_eq!(ledger.total(), counts(7));
+    }
+}

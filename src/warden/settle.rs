@@ -1,0 +1,205 @@
+//! Makes rules and routes be in force: composed whole from what is known, never patched.
+
+use std::collections::BTreeMap;
+
+use tracing::{error, warn};
+
+use super::namespace::Namespace;
+use super::permit::Way;
+use crate::gateway::BlockReason;
+use crate::link::Count;
+use crate::plan::Plan;
+use crate::policy::{Hole, Holes, Policy, PolicyError};
+use crate::ruleset::Ruleset;
+use crate::sys::link;
+use crate::sys::nft::{self, ApplyError, CheckError};
+use crate::sys::route::{self, RouteError};
+
+/// How often rules are composed anew because a device came or went meanwhile.
+const PASSES: u32 = 3;
+
+/// What is known is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsettled {
+    /// No rules follow from what is known. The ones before are in force.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The kernel refused the rules. The ones before are in force.
+    #[error("{}", chain(.0))]
+    Rules(#[from] ApplyError),
+    /// The devices cannot be listed. The rules before are in force.
+    #[error("the devices cannot be listed: {0}")]
+    Devices(#[from] std::io::Error),
+    /// The rules are in force, the routes are not.
+    #[error("{}", chain(.0))]
+    Routes(#[from] RouteError),
+}
+
+impl Namespace {
+    /// Composes rules and routes from all that is known and makes them be in force: rules first, as one
+    /// transaction, because they hold whatever the routes say.
+    pub(super) fn settle(&mut self) -> Result<(), Unsettled> {
+        let policy = self.policy()?;
+        let mut passes = PASSES;
+        loop {
+            passes -= 1;
+            let devices = nft::devices()?;
+            let ruleset = Ruleset::of(&policy, &devices, self.kernel);
+            self.facts.devices = devices;
+            match self.replace(ruleset) {
+                Ok(()) => break,
+                Err(error) if error.device_gone() && passes > 0 => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.routes_wanting = true;
+        route::apply(&self.plan())?;
+        self.routes_wanting = false;
+        Ok(())
+    }
+
+    /// [`Namespace::settle`], and whatever it takes to be closed when that fails.
+    pub(super) fn settle_or_block(&mut self) {
+        match self.settle() {
+            Ok(()) => {}
+            // The rules hold. Routes are tried again; until then packets go nowhere.
+            Err(Unsettled::Routes(error)) => {
+                warn!(error = chain(&error), "routes are not as planned")
+            }
+            Err(Unsettled::Policy(error)) => self.fail(error.to_string()),
+            Err(Unsettled::Devices(error)) => self.fail(error.to_string()),
+            Err(Unsettled::Rules(error)) => self.fail(chain(&error)),
+        }
+    }
+
+    /// Whether the kernel still holds our rules. Someone else's change is undone by the next
+    /// [`Namespace::settle`], and said.
+    pub(super) fn verify(&mut self) {
+        let Some(ruleset) = &self.in_force else {
+            return;
+        };
+        match nft::check(ruleset) {
+            Ok(()) => {}
+            Err(CheckError::Differs(what)) => {
+                warn!(
+                    what,
+                    "another program changed our rules; they are loaded again"
+                );
+                self.in_force = None;
+            }
+            Err(CheckError::Netlink(error)) => {
+                warn!(%error, "our rules cannot be read back; they are loaded again");
+                self.in_force = None;
+            }
+        }
+    }
+
+    /// Adds what the rules in force have counted to what those before them had.
+    pub(super) fn count(&mut self) {
+        let counters = match nft::counters() {
+            Ok(counters) => counters,
+            Err(error) => {
+                warn!(%error, "packet counters cannot be read");
+                return;
+            }
+        };
+        let (mut blocked, mut passed) = (BTreeMap::new(), BTreeMap::new());
+        for counter in counters {
+            let to = if counter.accept {
+                &mut passed
+            } else {
+                &mut blocked
+            };
+            let count: &mut Count = to.entry(counter.reason.to_string()).or_default();
+            count.packets += counter.packets;
+            count.bytes += counter.bytes;
+        }
+        self.blocked_counts.read(blocked);
+        self.passed_counts.read(passed);
+    }
+
+    /// What the kernel shall look like, the firewall aside.
+    pub(super) fn plan(&self) -> Plan {
+        Plan::of(
+            &self.config,
+            self.uplink.as_ref(),
+            self.mark,
+            self.hole().as_ref(),
+        )
+    }
+
+    fn replace(&mut self, ruleset: Ruleset) -> Result<(), ApplyError> {
+        if self.in_force.as_ref() == Some(&ruleset) {
+            return Ok(());
+        }
+        self.count();
+        nft::apply(&ruleset)?;
+        self.blocked_counts.turn();
+        self.passed_counts.turn();
+        self.in_force = Some(ruleset);
+        self.facts.armed = true;
+        Ok(())
+    }
+
+    /// Rules could not be put in force: deny-all instead, and if not even that, no link at all.
+    pub(super) fn fail(&mut self, why: String) {
+        error!(
+            why,
+            "the rules could not be put in force; everything is blocked"
+        );
+        self.blocked.get_or_insert(BlockReason::Ruleset(why));
+        self.open = None;
+        match self.settle() {
+            Ok(()) | Err(Unsettled::Routes(_)) => {}
+            Err(error @ (Unsettled::Policy(_) | Unsettled::Rules(_) | Unsettled::Devices(_))) => {
+                error!(%error, "deny-all could not be put in force; every link is set down");
+                self.facts.armed = false;
+                if let Err(error) = link::all_down() {
+                    error!(%error, "a link could not be set down");
+                }
+            }
+        }
+    }
+
+    fn policy(&self) -> Result<Policy, PolicyError> {
+        if self.blocked.is_some() {
+            return Ok(Policy::default());
+        }
+        let Some(uplink) = &self.uplink else {
+            return Ok(Policy::without_uplink(&self.config));
+        };
+        let (way, hole) = (self.open.as_ref().map(|open| open.way), self.hole());
+        let holes = match way {
+            None => Holes::default(),
+            Some(Way::Endpoint(_)) => Holes {
+                endpoint: hole,
+                resolver: None,
+            },
+            Some(Way::Resolver(_)) => Holes {
+                endpoint: None,
+                resolver: hole,
+            },
+        };
+        Policy::of(&self.config, uplink, holes)
+    }
+
+    fn hole(&self) -> Option<Hole> {
+        let open = self.open.as_ref()?;
+        Some(Hole {
+            mark: self.mark,
+            source_port: open.port,
+            remote: open.way.remote(),
+        })
+    }
+}
+
+/// An error with all its causes, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,57 @@
+//! Waits for the kernel's notifications.
+
+use std::io;
+
+use tokio::io::unix::AsyncFd;
+use tracing::{debug, warn};
+
+use crate::sys::async_fd;
+use crate::sys::watch::{Change, Watch};
+
+/// Subscriptions to what changes in the namespace.
+pub(super) struct Watcher {
+    network: AsyncFd<Watch>,
+    firewall: AsyncFd<Watch>,
+}
+
+impl Watcher {
+    /// Subscribes. What happens from here on is heard of.
+    pub(super) fn start() -> io::Result<Self> {
+        Ok(Self {
+            network: async_fd::watch(Watch::network()?)?,
+            firewall: async_fd::watch(Watch::firewall()?)?,
+        })
+    }
+
+    /// Ready when something changed. What it was is looked at afresh: a notification may be late.
+    pub(super) async fn changed(&self) {
+        tokio::select! {
+            () = heard(&self.network) => {}
+            () = heard(&self.firewall) => {}
+        }
+    }
+}
+
+async fn heard(socket: &AsyncFd<Watch>) {
+    loop {
+        let Ok(mut ready) = socket.readable().await else {
+            return;
+        };
+        let changes = socket.get_ref().read();
+        ready.clear_ready();
+        match changes {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => {
+                if changes.contains(&Change::Lost) {
+                    warn!("kernel notifications were lost; looking at everything again");
+                }
+                debug!(?changes, "the kernel says");
+                return;
+            }
+            Err(error) => {
+                warn!(%error, "a kernel notification could not be read");
+                return;
+            }
+        }
+    }
+}
