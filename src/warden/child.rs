@@ -4,11 +4,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use serde::Serialize;
 use tokio::time::{self, Instant};
 use tracing::{debug, error, info, warn};
 
-use crate::link::{Link, LinkError, ToWarden};
+use crate::link::{Link, LinkError, ToEngine, ToWarden};
 use crate::sys::{fdpass, process};
 
 /// An engine that lived this long was well: the next one starts at once.
@@ -40,6 +39,8 @@ enum LaunchError {
 struct Running {
     pid: Pid,
     link: Link,
+    /// Whether it said who it is. Before that it is told nothing.
+    attached: bool,
 }
 
 impl Child {
@@ -106,9 +107,17 @@ impl Child {
         }
     }
 
+    /// Sends the first message, to an engine that said who it is.
+    pub(super) async fn welcome(&mut self, message: &ToEngine, fds: &[BorrowedFd<'_>]) {
+        if let Some(running) = &mut self.running {
+            running.attached = true;
+        }
+        self.send(message, fds).await;
+    }
+
     /// Sends a message, if there is an engine. One that does not take it will be found gone.
-    pub(super) async fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) {
-        if let Some(running) = &self.running
+    pub(super) async fn send(&self, message: &ToEngine, fds: &[BorrowedFd<'_>]) {
+        if let Some(running) = self.running.as_ref().filter(|running| running.attached)
             && let Err(error) = running.link.send(message, fds).await
         {
             debug!(%error, "the engine does not listen");
@@ -166,6 +175,7 @@ fn launch() -> Result<Running, LaunchError> {
     Ok(Running {
         pid,
         link: Link::new(ours)?,
+        attached: false,
     })
 }
 

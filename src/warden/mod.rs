@@ -115,7 +115,7 @@ async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden)
         ToWarden::Attach { version, release } if version == VERSION => {
             info!(release, "engine attached");
             let (welcome, fds) = namespace.welcome();
-            child.send(&welcome, &fds).await;
+            child.welcome(&welcome, &fds).await;
         }
         ToWarden::Attach { version, release } => {
             error!(
