@@ -76,7 +76,7 @@ mod tests {
         };
         let mut out = Vec::new();
         let code = run(load(&sources, &|_| Ok(text.to_owned())), &mut out).unwrap();
-        (code, String::from_utf8(out).unwrap())
+        (code as u8, String::from_utf8(out).unwrap())
     }
 
     #[test]

@@ -205,6 +205,7 @@ mod tests {
                 allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
             }],
             uplink: None,
+            resolver: None,
             lan: Lan {
                 inbound: vec![Inbound {
                     from: "192.168.1.0/24".parse().unwrap(),

@@ -54,13 +54,18 @@ pub fn choose(
         .or_else(|| by_device(addresses, configured?, own))
 }
 
-/// The uplink as it was before its link went down and came up again, when the kernel has forgotten
-/// its routes and nobody has set them anew. `None` where the device is down or has another address.
+/// The uplink as it was before its link went down and came up again, or with the address it has now,
+/// when the kernel has forgotten its routes and nobody has set them anew. `None` where the device is
+/// down, or its router is on none of its networks.
 pub fn resume(last: &Uplink, addresses: &[Address]) -> Option<Uplink> {
-    addresses
-        .iter()
-        .any(|address| address.device == last.device && address.network == last.address)
-        .then(|| last.clone())
+    let of_device = || {
+        let own = |address: &&Address| address.device == last.device;
+        addresses.iter().filter(own).map(|address| address.network)
+    };
+    let same = || of_device().find(|network| *network == last.address);
+    let near = || of_device().find(|network| last.gateway.is_some_and(|ip| network.contains(ip)));
+    let address = same().or_else(near)?;
+    Some(Uplink { address, ..last.clone() })
 }
 
 /// On a link without a router every destination is a neighbour.
@@ -174,5 +179,17 @@ mod tests {
     fn an_uplink_resumes_with_the_address_it_had() {
         assert_eq!(resume(&uplink(), &addresses()), Some(uplink()));
         assert_eq!(resume(&uplink(), &addresses()[..2]), None);
+    }
+
+    #[test]
+    fn an_uplink_resumes_with_another_address_on_the_routers_network() {
+        let moved = |network: &str| {
+            let network = network.parse().unwrap();
+            [Address { device: uplink().device, network }]
+        };
+        let resumed = resume(&uplink(), &moved("172.30.0.77/24")).unwrap();
+        assert_eq!(resumed.address, "172.30.0.77/24".parse().unwrap());
+        assert_eq!(resumed.gateway, uplink().gateway);
+        assert_eq!(resume(&uplink(), &moved("192.168.7.2/24")), None);
     }
 }
