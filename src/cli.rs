@@ -1,9 +1,10 @@
 //! The command line.
 
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::status::Output;
 
@@ -42,17 +43,42 @@ pub struct Shared {
     ///
     /// Unless given, the first one found at the usual places.
     #[arg(long, value_name = "FILE", env = "VPNGW_CONFIG", global = true)]
-    pub config: Option<PathBuf>,
+    config: Option<OsString>,
     /// Control socket [default: /run/vpngw/vpngw.sock]
     #[arg(long, value_name = "PATH", env = "VPNGW_SOCKET", global = true)]
-    pub socket: Option<PathBuf>,
+    socket: Option<OsString>,
 }
 
 impl Shared {
+    /// The configuration that was named. An empty name, as compose files pass it for a variable that is
+    /// not set, is none.
+    pub fn config(&self) -> Option<&Path> {
+        named(self.config.as_deref())
+    }
+
+    /// The socket that was named.
+    pub fn named_socket(&self) -> Option<&Path> {
+        named(self.socket.as_deref())
+    }
+
     /// Where a client finds the gateway. The gateway itself prefers `[control] socket` to the default.
     pub fn socket(&self) -> &Path {
-        self.socket.as_deref().unwrap_or_else(|| Path::new(SOCKET))
+        self.named_socket().unwrap_or_else(|| Path::new(SOCKET))
     }
+}
+
+fn named(name: Option<&OsStr>) -> Option<&Path> {
+    name.filter(|name| !name.is_empty()).map(Path::new)
+}
+
+/// Whether these arguments, wrong as they are, were meant to run the gateway: they name no other
+/// command.
+pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
+    let commands = Cli::command();
+    let others = |argument: &OsString| {
+        commands.get_subcommands().any(|c| c.get_name() != "run" && argument == c.get_name())
+    };
+    !arguments.into_iter().any(|argument| others(&argument))
 }
 
 /// What to do.
@@ -144,14 +170,27 @@ mod tests {
         ] {
             let shared = parse(line).shared;
             assert_eq!(shared.socket(), Path::new("/a"), "{line}");
-            assert_eq!(shared.config.as_deref(), Some(Path::new("b")), "{line}");
+            assert_eq!(shared.config(), Some(Path::new("b")), "{line}");
         }
     }
 
     #[test]
     fn the_socket_has_a_default_that_can_be_told_from_a_wish() {
         assert_eq!(Shared::default().socket(), Path::new(SOCKET));
-        assert_eq!(Shared::default().socket, None);
+        assert_eq!(Shared::default().named_socket(), None);
+    }
+
+    #[test]
+    fn an_empty_name_is_none() {
+        let shared = Cli::try_parse_from(["vpngw", "--config", "", "--socket", ""]).unwrap().shared;
+        assert_eq!((shared.config(), shared.named_socket()), (None, None));
+    }
+
+    #[test]
+    fn wrong_arguments_without_another_command_were_meant_to_run() {
+        let meant = |line: &str| means_run(line.split(' ').map(OsString::from));
+        assert!(meant("--bogus") && meant("run --bogus") && meant("rnu"));
+        assert!(!meant("status --bogus") && !meant("--bogus check"));
     }
 
     #[test]

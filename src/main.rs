@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use clap::Parser;
-use vpngw::cli::{Cli, Command};
+use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
     check, cleanup, connect, disconnect, engine, healthcheck, load, plan, preview, run, status,
@@ -14,7 +14,14 @@ fn main() -> Code {
     // Before anything else: how soon the kill switch is armed counts from here.
     #[expect(clippy::disallowed_methods, reason = "the start of the process")]
     let begun = Instant::now();
-    match dispatch(Cli::parse(), begun) {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        // Wrong arguments must not leave a namespace open that was to be closed.
+        if error.use_stderr() && cli::means_run(std::env::args_os().skip(1)) {
+            run::close();
+        }
+        error.exit()
+    });
+    match dispatch(cli, begun) {
         Ok(code) => code,
         Err(Failure { code, error }) => {
             eprintln!("vpngw: {error:#}");
@@ -25,10 +32,10 @@ fn main() -> Code {
 
 fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
     let shared = cli.shared;
-    let config = shared.config.as_deref();
+    let config = shared.config();
     let mut out = io::stdout().lock();
     match cli.command.unwrap_or(Command::Run) {
-        Command::Run => run::run(config, shared.socket.as_deref(), begun),
+        Command::Run => run::run(config, shared.named_socket(), begun),
         Command::Engine { link_fd } => engine::run(link_fd),
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Healthcheck => healthcheck::run(shared.socket()),

@@ -21,14 +21,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 ///
 /// What is wrong with the configuration or the namespace, with the code for it.
 pub fn run(config: Option<&Path>, socket: Option<&Path>, begun: Instant) -> Result<Code, Failure> {
-    // The first act. A machine's own namespace is left alone: closing it would cut the machine off.
-    if host::is_own_namespace() {
-        return Err(Failure::usage(anyhow::anyhow!(HOST)));
-    }
-    let armed = match nft::arm() {
-        Ok(armed) => armed,
-        Err(error) => return Err(unarmed(error)),
-    };
+    let armed = arm()?;
     let armed_in = begun.elapsed();
 
     let Some(first) = read(config, socket)? else {
@@ -61,6 +54,21 @@ pub fn run(config: Option<&Path>, socket: Option<&Path>, begun: Instant) -> Resu
     };
     block_on(warden::run(start)).map_err(Failure::usage)?;
     Ok(Code::Ok)
+}
+
+/// Closes the namespace, and says so where that does not work: for arguments that cannot be read.
+pub fn close() {
+    if let Err(Failure { error, .. }) = arm() {
+        eprintln!("vpngw: {error:#}");
+    }
+}
+
+/// The first act. A machine's own namespace is left alone: closing it would cut the machine off.
+fn arm() -> Result<nft::Armed, Failure> {
+    if host::is_own_namespace() {
+        return Err(Failure::usage(anyhow::anyhow!(HOST)));
+    }
+    nft::arm().map_err(unarmed)
 }
 
 const HOST: &str = "this is the machine's own network namespace: closing it would cut the machine \
