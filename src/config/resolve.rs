@@ -70,7 +70,10 @@ pub(super) fn resolve(
     };
     let allowed = config.peers.iter().all(|peer| !peer.allowed_ips.is_empty());
     let whole = allowed && !config.peers.is_empty() && !config.tunnel.addresses.is_empty();
-    whole.then_some((config, origins.0))
+    // The sort is stable: the tunnel first, the rest in its order.
+    let mut origins = origins.0;
+    origins.sort_by_key(|origin| !origin.key.starts_with("wireguard"));
+    whole.then_some((config, origins))
 }
 
 /// Notes what is missing. What was given and wrong has been noted already.
