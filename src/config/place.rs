@@ -154,6 +154,11 @@ impl Place {
         }
     }
 
+    /// Whether another place is on the same line of the same text.
+    pub(super) fn same_line(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.text, &other.text) && self.row() == other.row()
+    }
+
     /// For sorting: by source, then by position.
     pub(super) fn order(&self) -> (&Source, usize) {
         (&self.text.source, self.range.start)

@@ -166,6 +166,20 @@ fn a_lan_exception_stays_on_the_lan() {
 }
 
 #[test]
+fn both_halves_of_an_exception_are_looked_at() {
+    let toml = "[lan]\ninbound = [{ from = \"10.64.0.0/16\", to = \"tcp/99999\" }]\n\
+        outbound = [{ to = \"a.lan\", port = \"udp/53\" }]\n";
+    let found = load_toml(toml).unwrap_err();
+    let lines: Vec<_> = found
+        .diagnostics()
+        .iter()
+        .map(|one| one.place.line().unwrap())
+        .collect();
+    // The exception overlaps the tunnel's address and its resolver.
+    assert_eq!(lines, [2, 2, 2, 3, 3], "{found}");
+}
+
+#[test]
 fn an_outbound_exception_is_one_host_and_no_way_to_look_up_names() {
     let outbound = |to: &str, port: &str| {
         format!("[lan]\noutbound = [{{ to = \"{to}\", port = \"{port}\" }}]\n")
