@@ -83,7 +83,50 @@ mod tests {
     fn a_good_configuration_prints_its_origins_and_warnings() {
         let (code, text) = check(WG);
         assert_eq!(code, 0);
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r#"
+        KEY                                      VALUE                                         SOURCE
+        wireguard.private_key                    (secret)                                      /etc/wg0.conf:2
+        wireguard.address                        10.64.0.2/32                                  /etc/wg0.conf:3
+        wireguard.dns                            (none)                                        default
+        wireguard.listen_port                    (any)                                         default
+        wireguard.fwmark                         (any)                                         default
+        wireguard.peers[0].public_key            xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=  /etc/wg0.conf:6
+        wireguard.peers[0].endpoint              203.0.113.7:51820                             /etc/wg0.conf:8
+        wireguard.peers[0].persistent_keepalive  off                                           default
+        wireguard.peers[0].allowed_ips           0.0.0.0/0                                     /etc/wg0.conf:7
+        tunnel.device                            tun0                                          default
+        tunnel.mtu                               1420                                          default
+        tunnel.offload                           auto                                          default
+        tunnel.private                           (none)                                        default
+        uplink.device                            (of the default route)                        default
+        uplink.resolver                          (first of resolv.conf)                        default
+        lan.inbound                              (none)                                        default
+        lan.outbound                             (none)                                        default
+        forward.ports                            (none)                                        default
+        metrics.listen                           (off)                                         default
+        control.socket                           /run/vpngw/vpngw.sock                         default
+        log.level                                info                                          default
+        log.format                               text                                          default
+
+        warning: /etc/wg0.conf:1:1: the tunnel has no resolver, so joined programs look up no name
+          |
+        1 | [Interface]
+          | ^^^^^^^^^^^
+          = write `DNS = 10.64.0.1` with the provider's resolver
+
+        warning: /etc/wg0.conf:3:25: Address: the IPv6 address is left out: IPv6 is off
+          |
+        3 | Address = 10.64.0.2/32, fd00::2/128
+          |                         ^^^^^^^^^^^
+
+        warning: /etc/wg0.conf:4:10: PostUp: it is ignored: vpngw runs no command from a configuration
+          |
+        4 | PostUp = iptables -F
+          |          ^^^^^^^^^^^
+          = remove the line, or run the command beside vpngw
+
+        The configuration is valid.
+        "#);
     }
 
     #[test]
@@ -91,6 +134,50 @@ mod tests {
         let (code, text) =
             check("[Interface]\nPrivateKey = short\nMTU = 100\n[Peer]\nEndpont = x\n");
         assert_eq!(code, 2);
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r#"
+        error: /etc/wg0.conf:1:1: the tunnel has no IPv4 address
+          |
+        1 | [Interface]
+          | ^^^^^^^^^^^
+          = write `Address = 10.64.0.2/32` with the address that the provider gave you
+
+        error: /etc/wg0.conf:2:14: PrivateKey: the key has 5 characters, and a key has 44
+          |
+        2 | PrivateKey = *****
+          |              ^^^^^
+          = write the whole key as `wg genkey`, `wg pubkey` or `wg genpsk` print it
+
+        error: /etc/wg0.conf:3:7: MTU: `100` is not an MTU
+          |
+        3 | MTU = 100
+          |       ^^^
+          = write a number from 576 to 65535 bytes; 1420 suits most links
+
+        error: /etc/wg0.conf:4:1: the peer has no public key
+          |
+        4 | [Peer]
+          | ^^^^^^
+          = write `PublicKey = …` with the server's public key
+
+        error: /etc/wg0.conf:4:1: the peer has no endpoint
+          |
+        4 | [Peer]
+          | ^^^^^^
+          = write `Endpoint = 203.0.113.7:51820` with the server's address and port
+
+        error: /etc/wg0.conf:4:1: the peer has no IPv4 AllowedIPs
+          |
+        4 | [Peer]
+          | ^^^^^^
+          = write `AllowedIPs = 0.0.0.0/0`
+
+        error: /etc/wg0.conf:5:1: `Endpont` is not a key of wg-quick
+          |
+        5 | Endpont = *
+          | ^^^^^^^
+          = did you mean `Endpoint`?
+
+        The configuration has 7 errors.
+        "#);
     }
 }

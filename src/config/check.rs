@@ -18,6 +18,7 @@ pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
     private(layer, notes);
     listener(layer, tunnel, notes);
     alternatives(&tunnel.peers, notes);
+    resolvers(tunnel, notes);
     lan::check(layer, tunnel, notes);
 }
 
@@ -122,6 +123,26 @@ fn alternatives(peers: &[PeerDraft], notes: &mut Notes) {
         let right = "write `AllowedIPs = 0.0.0.0/0` for each peer, or keep one peer; vpngw does not \
             split traffic between servers";
         notes.error(&first.place, Problem::new(wrong, right));
+    }
+}
+
+/// A resolver that the peer does not take packets for never answers.
+fn resolvers(tunnel: &WgQuick, notes: &mut Notes) {
+    let [peer] = tunnel.peers.as_slice() else {
+        return;
+    };
+    for at in &tunnel.interface.dns {
+        let taken = peer
+            .allowed_ips
+            .iter()
+            .any(|allowed| allowed.value.contains(at.value));
+        if !taken && !peer.allowed_ips.is_empty() {
+            let wrong = format!("the peer's AllowedIPs do not hold `{}`", at.value);
+            notes.warn(
+                &at.place,
+                Problem::new(wrong, format!("add `{}/32` to them", at.value)),
+            );
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::place::{At, Place};
+use super::place::{At, Place, Source};
 
 /// One thing that is wrong, or worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +17,13 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        let source = self.place.source().to_string();
-        if !self.place.key().is_empty() && !source.ends_with(self.place.key()) {
+        // Where nothing was given there is no place to name.
+        if *self.place.source() != Source::Default {
+            write!(f, "{}: ", self.place)?;
+        }
+        // A variable is its own key.
+        let variable = Source::Variable(self.place.key().to_owned());
+        if !self.place.key().is_empty() && *self.place.source() != variable {
             write!(f, "{}: ", self.place.key())?;
         }
         writeln!(f, "{}", self.wrong)?;

@@ -51,35 +51,23 @@ pub(super) fn read(
 ) -> Layer {
     let mut layer = Layer::default();
     let mut tunnel = WgQuick::default();
-    for (name, value) in environment {
-        if !name.starts_with("VPNGW_") || COMMAND_LINE.contains(&name.as_str()) {
-            continue;
-        }
-        let base = name
-            .strip_suffix("_FILE")
-            .filter(|base| target(base).is_some());
-        let Some(target) = target(base.unwrap_or(name)) else {
-            notes.error(
-                &Place::whole(Source::Variable(name.clone()), name),
-                unknown(name),
-            );
+    let ours = environment
+        .iter()
+        .filter(|(name, _)| name.starts_with("VPNGW_"));
+    for (name, value) in ours.filter(|(name, _)| !COMMAND_LINE.contains(&name.as_str())) {
+        let (target, is_file) = match recognise(name, environment) {
+            Ok(found) => found,
+            Err(problem) => {
+                notes.error(&Place::whole(Source::Variable(name.clone()), name), problem);
+                continue;
+            }
+        };
+        let Some(content) = content(name, value, is_file, read, notes) else {
             continue;
         };
-        if base.is_some_and(|base| environment.contains_key(base)) {
-            let wrong = format!("`{}` is set too", base.unwrap_or_default());
-            let place = Place::whole(Source::Variable(name.clone()), name);
-            notes.error(&place, Problem::new(wrong, "unset one of the two"));
-            continue;
-        }
-        let secret = matches!(target, Target::Field(field) if field.is_secret());
-        let masking = if secret {
-            Masking::Secret
-        } else {
-            Masking::Plain
-        };
-        // The text of `…_FILE` is a path; what is in the file is shown like the variable's own.
-        let Some(content) = content(name, value, base.is_some(), read, notes) else {
-            continue;
+        let masking = match target {
+            Target::Field(field) if field.is_secret() => Masking::Secret,
+            Target::Field(_) | Target::Key(_) => Masking::Plain,
         };
         let (text, start) = Text::variable(name, &content, masking);
         let place =
@@ -92,22 +80,42 @@ pub(super) fn read(
             Target::Field(field) => set_field(&mut tunnel, field, &content, &place, notes),
         }
     }
-    for peer in tunnel
-        .peers
-        .iter_mut()
-        .filter(|peer| peer.given.contains_key(&Field::PublicKey))
-    {
-        if !peer.given.contains_key(&Field::AllowedIps) {
-            let place = Place::whole(Source::Default, "");
-            // Such a peer is the only one, so it takes everything unless told otherwise.
-            peer.allowed_ips
-                .extend(notes.keep(&place, value::network("0.0.0.0/0")));
-        }
-    }
+    take_everything(&mut tunnel, notes);
     if tunnel != WgQuick::default() {
         layer.inline = Some(tunnel);
     }
     layer
+}
+
+/// What a variable sets, and whether its value is the name of a file.
+fn recognise(
+    name: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<(Target, bool), Problem> {
+    if let Some(target) = target(name) {
+        return Ok((target, false));
+    }
+    let base = name.strip_suffix("_FILE").unwrap_or_default();
+    match target(base) {
+        Some(_) if environment.contains_key(base) => Err(Problem::new(
+            format!("`{base}` is set too"),
+            "unset one of the two",
+        )),
+        Some(target) => Ok((target, true)),
+        None => Err(unknown(name)),
+    }
+}
+
+/// A peer of variables is the only one, so it takes all traffic unless told otherwise.
+fn take_everything(tunnel: &mut WgQuick, notes: &mut Notes) {
+    for peer in &mut tunnel.peers {
+        let has = |field| peer.given.contains_key(&field);
+        if has(Field::PublicKey) && !has(Field::AllowedIps) {
+            let place = Place::whole(Source::Default, "");
+            peer.allowed_ips
+                .extend(notes.keep(&place, value::network("0.0.0.0/0")));
+        }
+    }
 }
 
 /// The value of a variable, or of the file that it names, without its last line end.

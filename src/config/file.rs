@@ -182,7 +182,8 @@ impl Reader<'_> {
             for (name, _) in table {
                 let known = [names.0, names.1];
                 if !known.contains(&name.get_ref().as_ref()) {
-                    self.unknown(name.get_ref(), name.span(), known.into_iter());
+                    let unknown = format!("{path}.{}", name.get_ref());
+                    self.unknown(&unknown, name.span(), known.into_iter());
                 }
             }
             let mut field = |name: &str| {

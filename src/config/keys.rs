@@ -100,7 +100,7 @@ impl Key {
     }
 }
 
-/// The name most like `given`, unless none is like it: at most a third of its letters differ.
+/// The name most like `given`, unless none is like it: at most half its letters differ, and three.
 pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_ascii_lowercase();
     if given.len() > 64 {
@@ -110,7 +110,7 @@ pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> 
     let (best, name) = names
         .map(|name| (distance(name), name))
         .min_by_key(|(d, _)| *d)?;
-    (best <= (given.len() / 3).max(1)).then_some(name)
+    (best <= (given.len() / 2).min(3)).then_some(name)
 }
 
 /// Insertions, deletions and replacements between two texts (Levenshtein), a row at a time.

@@ -39,23 +39,30 @@ const RIGHT: &str = "name hosts in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 10
 
 /// Notes what is wrong with each exception.
 pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
-    for exception in layer.inbound.iter().flat_map(|list| &list.value) {
-        let (network, place) = (exception.from.value, &exception.from.place);
-        if is_local(network, place, notes) {
-            overlaps(network, place, layer, tunnel, notes);
+    let inbound = layer.inbound.iter().flat_map(|list| &list.value);
+    for At { value, place } in inbound.filter_map(|one| one.from.as_ref()) {
+        if is_local(*value, place, notes) {
+            overlaps(*value, place, layer, tunnel, notes);
         }
     }
     for exception in layer.outbound.iter().flat_map(|list| &list.value) {
-        let (host, place) = (Ipv4Network::from(exception.to.value), &exception.to.place);
-        if is_local(host, place, notes) {
-            overlaps(host, place, layer, tunnel, notes);
+        if let Some(At { value, place }) = &exception.to {
+            let host = Ipv4Network::from(*value);
+            if is_local(host, place, notes) {
+                overlaps(host, place, layer, tunnel, notes);
+            }
         }
-        let number = exception.port.value.number;
-        if let Some((_, name)) = REFUSED.iter().find(|(port, _)| *port == number) {
-            let wrong = format!("port {number} is {name}, which is refused on the LAN");
-            let right = "remove the exception: names are looked up through the tunnel";
-            notes.error(&exception.port.place, Problem::new(wrong, right));
+        if let Some(At { value, place }) = &exception.port {
+            refused(value.number, place, notes);
         }
+    }
+}
+
+fn refused(number: u16, place: &Place, notes: &mut Notes) {
+    if let Some((_, name)) = REFUSED.iter().find(|(port, _)| *port == number) {
+        let wrong = format!("port {number} is {name}, which is refused on the LAN");
+        let right = "remove the exception: names are looked up through the tunnel";
+        notes.error(place, Problem::new(wrong, right));
     }
 }
 

@@ -34,18 +34,18 @@ pub(super) struct Layer {
     pub(super) format: Option<At<LogFormat>>,
 }
 
-/// A LAN exception inwards, as written.
+/// A LAN exception inwards, as written; what is wrong is `None`.
 #[derive(Clone, Debug)]
 pub(super) struct InboundAt {
-    pub(super) from: At<Ipv4Network>,
-    pub(super) to: At<Port>,
+    pub(super) from: Option<At<Ipv4Network>>,
+    pub(super) to: Option<At<Port>>,
 }
 
-/// A LAN exception outwards, as written.
+/// A LAN exception outwards, as written; what is wrong is `None`.
 #[derive(Clone, Debug)]
 pub(super) struct OutboundAt {
-    pub(super) to: At<Ipv4Addr>,
-    pub(super) port: At<Port>,
+    pub(super) to: Option<At<Ipv4Addr>>,
+    pub(super) port: Option<At<Port>>,
 }
 
 /// A value as written, of the shape that the kind of its key wants.
@@ -77,14 +77,14 @@ impl Layer {
                 self.forward = Some(at(raw.list(value::port_number, notes), place))
             }
             Key::LanInbound => {
-                let pairs = raw.pairs(value::network, value::port, notes);
-                let each = pairs.into_iter().map(|(from, to)| InboundAt { from, to });
-                self.inbound = Some(at(each.collect(), place));
+                let make = |from, to| InboundAt { from, to };
+                let pairs = raw.pairs(value::network, value::port, make, notes);
+                self.inbound = Some(at(pairs, place));
             }
             Key::LanOutbound => {
-                let pairs = raw.pairs(value::address, value::port, notes);
-                let each = pairs.into_iter().map(|(to, port)| OutboundAt { to, port });
-                self.outbound = Some(at(each.collect(), place));
+                let make = |to, port| OutboundAt { to, port };
+                let pairs = raw.pairs(value::address, value::port, make, notes);
+                self.outbound = Some(at(pairs, place));
             }
         }
     }
@@ -127,21 +127,19 @@ impl Raw<'_> {
         }
     }
 
-    fn pairs<A, B>(
+    fn pairs<A, B, T>(
         &self,
         left: impl Fn(&str) -> Parsed<A>,
         right: impl Fn(&str) -> Parsed<B>,
+        make: impl Fn(Option<At<A>>, Option<At<B>>) -> T,
         notes: &mut Notes,
-    ) -> Vec<(At<A>, At<B>)> {
+    ) -> Vec<T> {
         let Self::Pairs(pairs) = self else {
             return Vec::new();
         };
-        let each = pairs.iter().filter_map(|(a, b)| {
-            // Both are looked at, so that both are reported.
-            let (a, b) = (keep(a, &left, notes), keep(b, &right, notes));
-            a.zip(b)
-        });
-        each.collect()
+        let each = pairs.iter();
+        each.map(|(a, b)| make(keep(a, &left, notes), keep(b, &right, notes)))
+            .collect()
     }
 }
 

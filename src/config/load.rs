@@ -39,7 +39,7 @@ impl Sources {
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Where each value came from, in the order of `profiles/reference.toml`.
+    /// Where each value came from, the tunnel first, then by section.
     pub origins: Vec<Origin>,
     /// What was left out or ignored.
     pub warnings: Vec<Diagnostic>,
@@ -163,8 +163,15 @@ fn text(
     match read(path) {
         Ok(text) => Some(Zeroizing::new(text)),
         Err(error) => {
-            let path = path.to_string_lossy();
-            let wrong = format!("`{}` cannot be read: {error}", quiet(&path));
+            let wrong = match place.file() {
+                Some(file) if file == path => format!("it cannot be read: {error}"),
+                Some(_) | None => {
+                    format!(
+                        "`{}` cannot be read: {error}",
+                        quiet(&path.to_string_lossy())
+                    )
+                }
+            };
             let right = "name a text file in UTF-8 that this user may read";
             notes.error(place, Problem::new(wrong, right));
             None

@@ -1,6 +1,6 @@
 //! What the operator asked for: resolved, complete, and valid.
 //!
-//! As written (`file`, [`wgquick`], `env`) becomes as meant ([`Config`]) once, in [`load`]. Past
+//! As written (`file`, [`wgquick`], `env`) becomes as meant ([`Config`]) once, in [`load()`]. Past
 //! that point nothing is optional "to be checked later". Pure: reading a file is a function that the
 //! caller passes in.
 
@@ -193,3 +193,6 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,6 @@ const SHOWN: usize = 100;
 /// Where text came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// An argument of the command line, such as `--config`.
-    Argument(String),
     /// A file.
     File(PathBuf),
     /// An environment variable.
@@ -28,7 +26,6 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Argument(name) => write!(f, "argument {name}"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Variable(name) => write!(f, "variable {}", quiet(name)),
             Self::Default => f.write_str("default"),
@@ -111,7 +108,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place without a line: an argument, or a file as a whole.
+    /// A place without a line: a variable or a file as a whole.
     pub(super) fn whole(source: Source, key: &str) -> Self {
         Text::new(source, "", &[]).place(key, 0..0)
     }
@@ -130,7 +127,7 @@ impl Place {
     pub fn line(&self) -> Option<usize> {
         match self.text.source {
             Source::File(_) if !self.text.masked.is_empty() => Some(self.row() + 1),
-            Source::File(_) | Source::Argument(_) | Source::Variable(_) | Source::Default => None,
+            Source::File(_) | Source::Variable(_) | Source::Default => None,
         }
     }
 
@@ -145,7 +142,7 @@ impl Place {
     pub fn file(&self) -> Option<&Path> {
         match &self.text.source {
             Source::File(path) => Some(path),
-            Source::Argument(_) | Source::Variable(_) | Source::Default => None,
+            Source::Variable(_) | Source::Default => None,
         }
     }
 
@@ -155,6 +152,11 @@ impl Place {
             Some(line) => format!("{}:{line}", self.text.source),
             None => self.text.source.to_string(),
         }
+    }
+
+    /// Whether another place is on the same line of the same text.
+    pub(super) fn same_line(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.text, &other.text) && self.row() == other.row()
     }
 
     /// For sorting: by source, then by position.

@@ -1,11 +1,12 @@
 //! From as written to as meant: every value or its default, and where it came from.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::PathBuf;
 
 use super::diagnostic::{Notes, Problem};
 use super::field::Field;
-use super::layer::Layer;
+use super::layer::{InboundAt, Layer, OutboundAt};
 use super::load::Origin;
 use super::place::{At, Place, Source, quiet};
 use super::tunnel::{Interface, PeerDraft, WgQuick};
@@ -50,7 +51,7 @@ pub(super) fn resolve(
         "(first of resolv.conf)",
     );
     let lan = lan(layer, &mut origins);
-    let forward = origins.list("forward.ports", layer.forward.as_ref(), |at| at.value);
+    let forward = origins.list("forward.ports", layer.forward.as_ref());
     let metrics = origins.optional("metrics.listen", layer.metrics.as_ref(), "(off)");
     let control = control(layer, &mut origins);
     let log = Log {
@@ -70,7 +71,10 @@ pub(super) fn resolve(
     };
     let allowed = config.peers.iter().all(|peer| !peer.allowed_ips.is_empty());
     let whole = allowed && !config.peers.is_empty() && !config.tunnel.addresses.is_empty();
-    whole.then_some((config, origins.0))
+    // The sort is stable: the tunnel first, the rest in its order.
+    let mut origins = origins.0;
+    origins.sort_by_key(|origin| !origin.key.starts_with("wireguard"));
+    whole.then_some((config, origins))
 }
 
 /// Notes what is missing. What was given and wrong has been noted already.
@@ -150,7 +154,7 @@ fn tunnel(layer: &Layer, interface: &Interface, origins: &mut Origins) -> Option
             Offload::Auto,
             offload,
         ),
-        private: origins.list("tunnel.private", layer.private.as_ref(), |at| at.value),
+        private: origins.list("tunnel.private", layer.private.as_ref()),
         private_key: key?.value.clone(),
         listen_port,
         fwmark,
@@ -188,13 +192,13 @@ fn peer(index: usize, draft: &PeerDraft, origins: &mut Origins) -> Option<Peer> 
 }
 
 fn lan(layer: &Layer, origins: &mut Origins) -> Lan {
-    let inbound = |at: &super::layer::InboundAt| Inbound {
-        from: at.from.value,
-        to: at.to.value,
+    let inbound = |at: &InboundAt| {
+        let (from, to) = (at.from.as_ref()?.value, at.to.as_ref()?.value);
+        Some(Inbound { from, to })
     };
-    let outbound = |at: &super::layer::OutboundAt| Outbound {
-        to: at.to.value,
-        port: at.port.value,
+    let outbound = |at: &OutboundAt| {
+        let (to, port) = (at.to.as_ref()?.value, at.port.as_ref()?.value);
+        Some(Outbound { to, port })
     };
     let show_in = |one: &Inbound| format!("{} to {}", one.from, one.to);
     let show_out = |one: &Outbound| format!("{} {}", one.to, one.port);
@@ -306,38 +310,36 @@ impl Origins {
     }
 
     /// A list whose items stand in several places: a line for each source line.
-    fn each<T: Copy + Display + PartialEq>(&mut self, key: &str, items: &[At<T>]) -> Vec<T> {
+    fn each<T: Copy + Display>(&mut self, key: &str, items: &[At<T>]) -> Vec<T> {
         if items.is_empty() {
             self.push(key, "(none)", None);
         }
-        for group in items.chunk_by(|a, b| a.place.origin() == b.place.origin()) {
+        for group in items.chunk_by(|a, b| a.place.same_line(&b.place)) {
             let shown = join(group.iter().map(|at| at.value.to_string()));
             self.push(key, shown, Some(&group[0].place));
         }
-        unique(items.iter().map(|at| at.value))
+        unique(items.iter().map(|at| at.value), T::to_string)
     }
 
-    fn list<T, U: Display + PartialEq>(
+    fn list<T: Copy + Display>(&mut self, key: &str, at: Option<&At<Vec<At<T>>>>) -> Vec<T> {
+        self.shown(key, at, |at| Some(at.value), T::to_string)
+    }
+
+    fn shown<T, U>(
         &mut self,
         key: &str,
         at: Option<&At<Vec<T>>>,
-        mean: fn(&T) -> U,
-    ) -> Vec<U> {
-        self.shown(key, at, mean, U::to_string)
-    }
-
-    fn shown<T, U: PartialEq>(
-        &mut self,
-        key: &str,
-        at: Option<&At<Vec<T>>>,
-        mean: impl Fn(&T) -> U,
+        mean: impl Fn(&T) -> Option<U>,
         show: impl Fn(&U) -> String,
     ) -> Vec<U> {
-        let values = unique(at.into_iter().flat_map(|at| &at.value).map(mean));
+        let values = unique(
+            at.into_iter().flat_map(|at| &at.value).filter_map(mean),
+            &show,
+        );
         let shown = if values.is_empty() {
             "(none)".to_owned()
         } else {
-            join(values.iter().map(show))
+            join(values.iter().map(&show))
         };
         self.push(key, shown, at.map(|at| &at.place));
         values
@@ -349,12 +351,7 @@ fn join(texts: impl Iterator<Item = String>) -> String {
 }
 
 /// Without repetitions, in the order of the first of each.
-fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut kept = Vec::new();
-    for item in items {
-        if !kept.contains(&item) {
-            kept.push(item);
-        }
-    }
-    kept
+fn unique<T>(items: impl Iterator<Item = T>, show: impl Fn(&T) -> String) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    items.filter(|item| seen.insert(show(item))).collect()
 }
