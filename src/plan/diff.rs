@@ -1,5 +1,7 @@
 //! What is still to do: the routes and rules of the kernel against those that are wanted.
 
+use std::fmt;
+
 use super::route::{self, Kind, MAIN, PROTOCOL, Route, Rule};
 use super::{MARKED, MEMORY, PRIORITY, Plan};
 use crate::net::Uplink;
@@ -24,6 +26,24 @@ pub enum RuleChange {
 
 /// `RTPROT_STATIC` (linux/rtnetlink.h): set by an administrator.
 const STATIC: u8 = 4;
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replace(route) => write!(f, "ip -4 route replace {route}"),
+            Self::Remove(route) => write!(f, "ip -4 route del {route}"),
+        }
+    }
+}
+
+impl fmt::Display for RuleChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(rule) => write!(f, "ip -4 rule add {rule}"),
+            Self::Remove(rule) => write!(f, "ip -4 rule del {rule}"),
+        }
+    }
+}
 
 /// Priorities that are ours.
 const OURS: std::ops::Range<u32> = PRIORITY..PRIORITY + 10;
@@ -221,7 +241,8 @@ mod tests {
             &uplink().device,
             None,
         );
-        assert!(changes(&[old.clone()], &plan).contains(&Change::Remove(old)));
+        let steps = changes(std::slice::from_ref(&old), &plan);
+        assert!(steps.contains(&Change::Remove(old)));
     }
 
     #[test]
