@@ -1,3 +1,4 @@
-//! Tests in network namespaces. They need root and fail where they cannot run.
+//! Tests in network namespaces.
 
 mod rules;
+mod sys;

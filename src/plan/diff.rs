@@ -1,7 +1,10 @@
 //! What is still to do: the routes and rules of the kernel against those that are wanted.
 
-use super::route::{Kind, MAIN, PROTOCOL, Route, Rule};
+use std::fmt;
+
+use super::route::{self, Kind, MAIN, PROTOCOL, Route, Rule};
 use super::{MARKED, MEMORY, PRIORITY, Plan};
+use crate::net::Uplink;
 
 /// One step, in the order it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,27 @@ pub enum RuleChange {
     Remove(Rule),
 }
 
+/// `RTPROT_STATIC` (linux/rtnetlink.h): set by an administrator.
+const STATIC: u8 = 4;
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replace(route) => write!(f, "ip -4 route replace {route}"),
+            Self::Remove(route) => write!(f, "ip -4 route del {route}"),
+        }
+    }
+}
+
+impl fmt::Display for RuleChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(rule) => write!(f, "ip -4 rule add {rule}"),
+            Self::Remove(rule) => write!(f, "ip -4 rule del {rule}"),
+        }
+    }
+}
+
 /// Priorities that are ours.
 const OURS: std::ops::Range<u32> = PRIORITY..PRIORITY + 10;
 
@@ -31,7 +55,7 @@ pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
         .iter()
         .filter(|route| leads_out(route, plan) && !plan.routes.contains(route))
         .collect();
-    let memories = memories(&unwanted);
+    let memories = memories(current, &unwanted, plan);
     let missing = |route: &&Route| !current.contains(route);
     let added = memories.iter().chain(&plan.routes).filter(missing);
     // What a Replace overwrites is gone already.
@@ -74,21 +98,49 @@ fn leads_out(route: &Route, plan: &Plan) -> bool {
         && route.device.as_ref() != Some(&plan.tunnel.device)
 }
 
-/// The same routes in the table that no rule leads to. Our own are not worth remembering: they follow
-/// from the configuration.
-fn memories(unwanted: &[&Route]) -> Vec<Route> {
+/// The same routes in the table that no rule leads to, and the way to the router if it is not among
+/// them: the kernel forgets it when the link goes down. Our own routes in the main table are not worth
+/// remembering: they follow from the configuration.
+fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
     let mut memories: Vec<Route> = Vec::new();
-    for route in unwanted.iter().filter(|route| route.protocol != PROTOCOL) {
-        let memory = Route {
-            table: MEMORY,
-            onlink: route.gateway.is_some(),
-            ..(*route).clone()
-        };
+    let foreign = unwanted.iter().filter(|route| route.protocol != PROTOCOL);
+    let foreign = foreign.map(|route| Route {
+        table: MEMORY,
+        onlink: route.gateway.is_some(),
+        ..(*route).clone()
+    });
+    for memory in foreign {
         if !memories.iter().any(|known| known.replaces(&memory)) {
             memories.push(memory);
         }
     }
+    let to_router = plan.uplink.as_ref().and_then(to_router);
+    if let Some(memory) = to_router {
+        let same = |known: &Route| {
+            known.table == MEMORY
+                && known.destination == memory.destination
+                && (&known.device, known.gateway) == (&memory.device, memory.gateway)
+        };
+        if !current.iter().chain(&memories).any(same) {
+            memories.push(memory);
+        }
+    }
     memories
+}
+
+/// The default route as a person would write it, for `vpngw cleanup` to give back.
+fn to_router(uplink: &Uplink) -> Option<Route> {
+    let route = Route::by_router(
+        MEMORY,
+        route::default(),
+        uplink.gateway?,
+        &uplink.device,
+        None,
+    );
+    Some(Route {
+        protocol: STATIC,
+        ..route
+    })
 }
 
 /// Left behind by an earlier run: in the marked table all that is not wanted, in the memory a default
@@ -113,7 +165,6 @@ fn first(current: &[Route], route: &Route) -> bool {
 mod tests {
     use super::super::tests::{config, plan, uplink};
     use super::*;
-    use crate::plan::route;
 
     fn apply(current: &mut Vec<Route>, changes: &[Change]) {
         for change in changes {
@@ -190,7 +241,8 @@ mod tests {
             &uplink().device,
             None,
         );
-        assert!(changes(&[old.clone()], &plan).contains(&Change::Remove(old)));
+        let steps = changes(std::slice::from_ref(&old), &plan);
+        assert!(steps.contains(&Change::Remove(old)));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{MEMORY, Plan, Tunnel};
+use super::{MEMORY, Plan, Tunnel, route};
+use crate::net::Uplink;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,27 +22,7 @@ impl fmt::Display for Plan {
         writeln!(f, "\n# the tunnel device")?;
         print_tunnel(f, tunnel)?;
         match uplink {
-            Some(uplink) => {
-                let device = &uplink.device;
-                writeln!(
-                    f,
-                    "\n# the uplink: {device}, {}{}",
-                    uplink.address,
-                    uplink.gateway.map_or_else(
-                        || ", no router".to_owned(),
-                        |router| format!(", router {router}")
-                    )
-                )?;
-                writeln!(
-                    f,
-                    "# its routes are remembered in table {MEMORY}, which no rule leads to, and then removed:"
-                )?;
-                writeln!(
-                    f,
-                    "# every other one that `ip -4 route show dev {device}` lists"
-                )?;
-                writeln!(f, "ip -4 route del default dev {device}")?;
-            }
+            Some(uplink) => print_uplink(f, uplink)?,
             None => writeln!(f, "\n# no uplink: no route, no address, nothing to permit")?,
         }
         writeln!(f, "\n# routes")?;
@@ -61,6 +42,30 @@ impl fmt::Display for Plan {
         }
         Ok(())
     }
+}
+
+fn print_uplink(f: &mut fmt::Formatter<'_>, uplink: &Uplink) -> fmt::Result {
+    let Uplink {
+        device,
+        address,
+        gateway,
+    } = uplink;
+    writeln!(
+        f,
+        "\n# the uplink; its routes, these and others there may be, leave the main table"
+    )?;
+    writeln!(f, "# table {MEMORY} remembers them: no rule leads there")?;
+    let link = route::masked(*address);
+    let on_link = format!("{link} dev {device} scope link src {}", address.ip());
+    let by_router = gateway.map(|gateway| format!("default via {gateway} dev {device}"));
+    for route in by_router.iter().chain([&on_link]) {
+        let onlink = if route == &on_link { "" } else { " onlink" };
+        writeln!(f, "ip -4 route replace {route}{onlink} table {MEMORY}")?;
+    }
+    for route in by_router.iter().chain([&on_link]) {
+        writeln!(f, "ip -4 route del {route}")?;
+    }
+    Ok(())
 }
 
 fn print_tunnel(f: &mut fmt::Formatter<'_>, tunnel: &Tunnel) -> fmt::Result {

@@ -4,7 +4,7 @@
     reason = "the enums of netlink are not ours and not exhaustive"
 )]
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::Ipv4Network;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -83,7 +83,9 @@ pub fn apply(plan: &Plan) -> Result<(), RouteError> {
         if steps.is_empty() && rule_steps.is_empty() {
             return Ok(());
         }
-        left = format!("{steps:?} {rule_steps:?}");
+        let steps_left = steps.iter().map(Change::to_string);
+        let left_over = steps_left.chain(rule_steps.iter().map(RuleChange::to_string));
+        left = left_over.collect::<Vec<_>>().join("; ");
         // Rules first: without the rule a packet of ours would follow the main table into the tunnel.
         for step in &rule_steps {
             change_rule(step)?;
@@ -162,17 +164,20 @@ fn change_route(change: &Change) -> Result<(), RtnlError> {
         Change::Replace(route) => Rtnl::open()?.change(
             RouteNetlinkMessage::NewRoute(encode_route(route)?),
             NLM_F_CREATE | NLM_F_REPLACE,
-            &format!("ip -4 route replace {route}"),
+            &change.to_string(),
         ),
         Change::Remove(route) => {
-            let what = format!("ip -4 route del {route}");
             let message = match encode_route(route) {
                 Ok(message) => message,
                 // The device went away and took the route along.
                 Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let removed = Rtnl::open()?.change(RouteNetlinkMessage::DelRoute(message), 0, &what);
+            let removed = Rtnl::open()?.change(
+                RouteNetlinkMessage::DelRoute(message),
+                0,
+                &change.to_string(),
+            );
             unless(removed, libc::ESRCH)
         }
     }
@@ -184,7 +189,7 @@ fn change_rule(change: &RuleChange) -> Result<(), RtnlError> {
             let added = Rtnl::open()?.change(
                 RouteNetlinkMessage::NewRule(encode_rule(rule)),
                 NLM_F_CREATE | NLM_F_EXCL,
-                &format!("ip -4 rule add {rule}"),
+                &change.to_string(),
             );
             unless(added, libc::EEXIST)
         }
@@ -192,7 +197,7 @@ fn change_rule(change: &RuleChange) -> Result<(), RtnlError> {
             let removed = Rtnl::open()?.change(
                 RouteNetlinkMessage::DelRule(encode_rule(rule)),
                 0,
-                &format!("ip -4 rule del {rule}"),
+                &change.to_string(),
             );
             unless(removed, libc::ENOENT)
         }
@@ -273,7 +278,7 @@ fn decode_route(message: &RouteMessage, devices: &[Device]) -> Vec<Route> {
             RouteType::Unreachable => Kind::Unreachable,
             other => Kind::Other(other.into()),
         },
-        destination: plan_network(None, header.destination_prefix_length),
+        destination: network(None, header.destination_prefix_length),
         gateway: None,
         device: None,
         source: None,
@@ -291,7 +296,7 @@ fn decode_route(message: &RouteMessage, devices: &[Device]) -> Vec<Route> {
         match attribute {
             RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                route.destination = plan_network(Some(*ip), header.destination_prefix_length);
+                route.destination = network(Some(*ip), header.destination_prefix_length);
             }
             RouteAttribute::Gateway(RouteAddress::Inet(ip)) => route.gateway = Some(*ip),
             RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => route.source = Some(*ip),
@@ -318,8 +323,8 @@ fn decode_route(message: &RouteMessage, devices: &[Device]) -> Vec<Route> {
 }
 
 /// The kernel leaves out the address of a default route.
-fn plan_network(ip: Option<std::net::Ipv4Addr>, prefix: u8) -> Ipv4Network {
-    let ip = ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+fn network(ip: Option<Ipv4Addr>, prefix: u8) -> Ipv4Network {
+    let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
     Ipv4Network::new(ip, prefix).unwrap_or_else(|_| ip.into())
 }
 

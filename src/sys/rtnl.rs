@@ -24,7 +24,7 @@ pub enum RtnlError {
     #[error("netlink socket")]
     Socket(#[source] io::Error),
     /// The kernel said no.
-    #[error("the kernel refused to {what}{}", needs(source))]
+    #[error("the kernel refused `{what}`{}", needs(source))]
     Refused {
         /// What was asked, in the notation of `ip`.
         what: String,

@@ -1,0 +1,352 @@
+//! Routes, rules, and which device is the uplink.
+
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use vpngw::config::{
+    Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Peer, PublicKey,
+    Secret, Tunnel,
+};
+use vpngw::plan::Plan;
+use vpngw::policy::Hole;
+use vpngw::sys::route::{apply, observe, observe_again, restore};
+use vpngw::sys::{link, socket, tun};
+
+use super::*;
+
+pub(super) fn config() -> Config {
+    Config {
+        tunnel: Tunnel {
+            device: name("tun0"),
+            addresses: vec!["10.64.0.2/32".parse().unwrap()],
+            mtu: 1380,
+            dns: vec![Ipv4Addr::new(10, 64, 0, 1)],
+            private: Vec::new(),
+            offload: Offload::Auto,
+            private_key: Secret::new([1; 32]),
+            listen_port: None,
+            fwmark: None,
+        },
+        peers: vec![Peer {
+            name: None,
+            public_key: PublicKey([2; 32]),
+            preshared_key: None,
+            endpoint: Endpoint {
+                host: Host::Address(*endpoint().ip()),
+                port: endpoint().port(),
+            },
+            keepalive: None,
+            allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
+        }],
+        uplink: None,
+        lan: Lan {
+            inbound: vec![Inbound {
+                from: "192.168.1.0/24".parse().unwrap(),
+                to: "tcp/8080".parse().unwrap(),
+            }],
+            outbound: Vec::new(),
+        },
+        forward: Vec::new(),
+        metrics: None,
+        control: "/run/vpngw/vpngw.sock".into(),
+        log: Log {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+        },
+    }
+}
+
+fn hole(source_port: u16) -> Hole {
+    Hole {
+        mark: MARK,
+        source_port,
+        remote: endpoint(),
+    }
+}
+
+fn observed() -> Option<Uplink> {
+    observe(None, &name("tun0")).unwrap()
+}
+
+/// The tunnel device, configured; the descriptor keeps it.
+fn tunnel(plan: &Plan) -> tun::Tun {
+    let tun = tun::create(&plan.tunnel.device, Offload::Auto).unwrap();
+    link::configure(&plan.tunnel).unwrap();
+    tun
+}
+
+fn applied(uplink: &Uplink, source_port: u16) -> Plan {
+    let plan = Plan::of(&config(), Some(uplink), MARK, Some(&hole(source_port)));
+    apply(&plan).unwrap();
+    plan
+}
+
+/// Trailing blanks are how `ip` ends a route; a device that `ip tuntap` made has no carrier.
+fn table(number: &str) -> Vec<String> {
+    let text = ip(&format!("-4 route show table {number}"));
+    text.lines()
+        .map(|line| line.trim_end().replace(" linkdown", ""))
+        .collect()
+}
+
+#[test]
+fn routes_and_rules_are_those_of_the_plan() {
+    isolated(|| {
+        let uplink = uplink();
+        assert_eq!(observed().as_ref(), Some(&uplink));
+        let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
+        let _tun = tunnel(&plan);
+        apply(&plan).unwrap();
+        let main = [
+            "default dev tun0 proto 30 scope link",
+            "unreachable default proto 30 metric 4294967295",
+            "172.30.0.1 dev eth0 proto 30 scope link src 172.30.0.2",
+            "192.168.1.0/24 via 172.30.0.1 dev eth0 proto 30 src 172.30.0.2 onlink",
+        ];
+        assert_eq!(table("main"), main);
+        let marked = [
+            "unreachable default proto 30",
+            "172.30.0.1 dev eth0 proto 30 scope link src 172.30.0.2",
+            "198.51.100.10 via 172.30.0.1 dev eth0 proto 30 src 172.30.0.2 onlink",
+        ];
+        assert_eq!(table("30320"), marked);
+        let rules = ip("rule show");
+        for rule in [
+            "30320:\tfrom all fwmark 0x1234 lookup 30320",
+            "30321:\tfrom all to 198.51.100.10 ipproto udp sport 40000 dport 51820 lookup 30320",
+        ] {
+            assert!(rules.contains(rule), "{rules}");
+        }
+    });
+}
+
+#[test]
+fn the_printed_commands_lead_to_the_same() {
+    isolated(|| {
+        let uplink = uplink();
+        let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
+        let text = plan.to_string();
+        let commands = text.lines().filter(|line| line.starts_with("ip "));
+        for command in commands {
+            ip(&command["ip ".len()..]);
+        }
+        apply(&plan).unwrap();
+        let printed = ["main", "30320", "30321"].map(table);
+        // What apply would make of an untouched namespace.
+        isolated(move || {
+            let uplink = super::uplink();
+            let _tun = tunnel(&plan);
+            applied(&uplink, 40000);
+            let applied = ["main", "30320"].map(table);
+            assert_eq!(applied, printed[..2]);
+            assert_eq!(table("30321").len(), printed[2].len());
+        });
+    });
+}
+
+#[test]
+fn a_second_run_finds_the_uplink_and_replaces_what_the_first_left() {
+    isolated(|| {
+        let uplink = uplink();
+        let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
+        let tun = tunnel(&plan);
+        apply(&plan).unwrap();
+        // The first run dies: the device goes with its descriptor, and so does the route into it.
+        drop(tun);
+        assert_eq!(
+            table("main")[0],
+            "unreachable default proto 30 metric 4294967295"
+        );
+        assert_eq!(observed().as_ref(), Some(&uplink));
+        let _tun = tunnel(&plan);
+        applied(&uplink, 50000);
+        let rules = ip("rule show");
+        assert!(
+            rules.contains("sport 50000") && !rules.contains("sport 40000"),
+            "{rules}"
+        );
+        assert_eq!(rules.matches("30320:").count(), 1, "{rules}");
+    });
+}
+
+#[test]
+fn cleanup_gives_the_main_table_back() {
+    isolated(|| {
+        let uplink = uplink();
+        let before = table("main");
+        let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
+        let tun = tunnel(&plan);
+        apply(&plan).unwrap();
+        assert_ne!(table("main"), before);
+        restore().unwrap();
+        drop(tun);
+        let after: Vec<_> = table("main")
+            .iter()
+            .map(|line| line.replace(" onlink", ""))
+            .collect();
+        assert_eq!(after, before);
+        assert!(!ip("rule show").contains("30320"));
+        assert!(!ip("route show table all").contains("table 3032"));
+        assert_eq!(observed().unwrap(), uplink);
+    });
+}
+
+#[test]
+fn an_uplink_that_was_down_resumes_with_its_router() {
+    isolated(|| {
+        let uplink = uplink();
+        let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
+        let _tun = tunnel(&plan);
+        apply(&plan).unwrap();
+        let again = || observe_again(None, &name("tun0"), &uplink).unwrap();
+        ip("link set eth0 down");
+        assert_eq!(again(), None);
+        ip("link set eth0 up");
+        assert_eq!(observed(), None);
+        assert_eq!(again().as_ref(), Some(&uplink));
+        // The kernel put the route of the link back into the main table.
+        let link = "172.30.0.0/24 dev eth0 proto kernel scope link src 172.30.0.2".to_owned();
+        assert!(table("main").contains(&link));
+        applied(&uplink, 40000);
+        assert!(!table("main").contains(&link));
+        assert_eq!(observed().as_ref(), Some(&uplink));
+    });
+}
+
+#[test]
+fn without_an_uplink_the_tunnel_is_the_only_way() {
+    isolated(|| {
+        let plan = Plan::of(&config(), None, MARK, None);
+        let _tun = tunnel(&plan);
+        apply(&plan).unwrap();
+        assert_eq!(observed(), None);
+        assert!(ip("route get 198.51.100.10").contains("dev tun0"));
+    });
+}
+
+#[test]
+fn a_route_pushed_by_the_lan_loses_to_the_tunnel() {
+    isolated(|| {
+        let uplink = uplink();
+        let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
+        let _tun = tunnel(&plan);
+        apply(&plan).unwrap();
+        // TunnelVision: a DHCP option that routes half of the Internet by the LAN (CVE-2024-3661).
+        ip("route add 0.0.0.0/1 via 172.30.0.1 dev eth0 proto dhcp");
+        assert!(
+            ip("route get 1.1.1.1").contains("dev eth0"),
+            "positive control"
+        );
+        apply(&plan).unwrap();
+        assert!(ip("route get 1.1.1.1").contains("dev tun0"));
+        assert_eq!(observed().as_ref(), Some(&uplink));
+    });
+}
+
+/// Another network namespace; it ends with the process that holds it.
+struct Far(Child);
+
+impl Far {
+    fn new() -> Self {
+        let holder = Command::new("unshare")
+            .args(["-n", "sh", "-c", "echo; exec sleep 60"])
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut holder = holder.unwrap();
+        // The line says that it has unshared.
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0; 1]).unwrap();
+        Self(holder)
+    }
+
+    fn ip(&self, arguments: &str) -> String {
+        run("nsenter", &format!("-t {} -n ip {arguments}", self.0.id()))
+    }
+
+    /// A socket in there.
+    fn udp(&self, at: SocketAddrV4) -> UdpSocket {
+        let path = format!("/proc/{}/ns/net", self.0.id());
+        let open = move || {
+            let namespace = std::fs::File::open(path).unwrap();
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            UdpSocket::bind(at).unwrap()
+        };
+        thread::spawn(open).join().unwrap()
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+/// Whether the endpoint's answer arrives, with the router asking for our address by ARP first.
+fn answer_arrives(rp_filter: &str, with_rules: bool) -> bool {
+    let far = Far::new();
+    ip(&format!(
+        "link add eth0 type veth peer name far0 netns {}",
+        far.0.id()
+    ));
+    far.ip("address add 172.30.0.1/24 dev far0");
+    far.ip("link set far0 up");
+    far.ip("link set lo up");
+    // It is router and endpoint in one: as a router it asks in the name of its own address on the link.
+    let program = format!(
+        "-t {} -n sysctl -qw net.ipv4.conf.all.arp_announce=2",
+        far.0.id()
+    );
+    run("nsenter", &program);
+    far.ip(&format!("address add {}/32 dev lo", endpoint().ip()));
+    ip("address add 172.30.0.2/24 dev eth0");
+    ip("link set eth0 up");
+    ip("route add default via 172.30.0.1 dev eth0");
+    for scope in ["all", "eth0"] {
+        std::fs::write(
+            format!("/proc/sys/net/ipv4/conf/{scope}/rp_filter"),
+            rp_filter,
+        )
+        .unwrap();
+    }
+    let uplink = observed().unwrap();
+    let (near, port) = socket::udp(&uplink.device, MARK, 0).unwrap();
+    let mut plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(port)));
+    if !with_rules {
+        plan.rules.truncate(1);
+    }
+    let _tun = tunnel(&plan);
+    apply(&plan).unwrap();
+    let server = far.udp(endpoint());
+    near.set_nonblocking(false).unwrap();
+    let patience = Duration::from_millis(300);
+    server.set_read_timeout(Some(patience)).unwrap();
+    near.set_read_timeout(Some(patience * 7)).unwrap();
+    // A veth may take a moment to pass packets after it was set up (net/core/link_watch.c).
+    let arrived = (0..20).find_map(|_| {
+        near.send_to(b"ping", endpoint()).unwrap();
+        server.recv_from(&mut [0; 10]).ok()
+    });
+    let (_, from) = arrived.unwrap();
+    // Forget who we are, so that the answer starts with an ARP request.
+    far.ip("neigh flush dev far0");
+    server.send_to(b"pong", from).unwrap();
+    near.recv_from(&mut [0; 10]).is_ok()
+}
+
+#[test]
+fn answers_of_the_endpoint_pass_a_strict_reverse_path_filter() {
+    for (rp_filter, with_rules, arrives) in [
+        ("0", true, true),
+        ("1", true, true),
+        ("2", true, true),
+        // What the rule is for: without it the strict filter drops the answer.
+        ("1", false, false),
+    ] {
+        isolated(move || {
+            let arrived = answer_arrives(rp_filter, with_rules);
+            assert_eq!(arrived, arrives, "rp_filter {rp_filter}, rule {with_rules}");
+        });
+    }
+}
