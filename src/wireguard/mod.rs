@@ -17,6 +17,7 @@ mod session;
 mod split;
 pub mod tun;
 mod tx;
+pub mod uapi;
 mod udp;
 
 pub use counters::{DropReason, Snapshot};
