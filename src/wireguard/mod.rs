@@ -10,6 +10,8 @@ mod coalesce;
 mod counters;
 mod device;
 mod header;
+#[cfg(test)]
+mod packets;
 mod peer;
 mod run;
 mod rx;
