@@ -22,6 +22,9 @@ mod tx;
 pub mod uapi;
 mod udp;
 
+#[cfg(all(test, feature = "netns"))]
+mod lab;
+
 pub use counters::{DropReason, Snapshot};
 pub use device::{Device, Event};
 pub use peer::PeerSetup;
