@@ -10,6 +10,8 @@ mod coalesce;
 mod counters;
 mod device;
 mod header;
+#[cfg(test)]
+mod packets;
 mod peer;
 mod run;
 mod rx;
@@ -17,7 +19,11 @@ mod session;
 mod split;
 pub mod tun;
 mod tx;
+pub mod uapi;
 mod udp;
+
+#[cfg(all(test, feature = "netns"))]
+mod lab;
 
 pub use counters::{DropReason, Snapshot};
 pub use device::{Device, Event};

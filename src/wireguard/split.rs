@@ -156,3 +156,103 @@ fn nonzero(sum: [u8; 2], protocol: Protocol) -> [u8; 2] {
         (Protocol::Udp | Protocol::Tcp, sum) => sum,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::packets::{Packet, is_intact};
+    use super::*;
+
+    fn split(protocol: Protocol, size: u16, packet: &Packet) -> Vec<Vec<u8>> {
+        let mut bytes = packet.build();
+        let virtio = Virtio {
+            segments: Some((protocol, size)),
+            checksum: Some((20, protocol.checksum_offset() as u16)),
+            header_len: 0,
+        };
+        let mut segments = Segments::new(virtio, &mut bytes).unwrap();
+        let mut all = Vec::new();
+        while let Some(range) = segments.next(&mut bytes) {
+            all.push(bytes[range].to_vec());
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn segments_are_the_packets_the_sender_would_have_sent(
+            udp: bool, len in 1..20_000_usize, size in 1..3000_u16, sequence: u32, flags: u8, id: u16,
+        ) {
+            let whole = Packet { sequence, flags, id, ..if udp { Packet::udp(0, len) } else { Packet::tcp(0, len) } };
+            let segments = split(whole.protocol, size, &whole);
+            let count = len.div_ceil(size.into());
+            prop_assert_eq!(segments.len(), count);
+            for (n, segment) in segments.iter().enumerate() {
+                let start = n * usize::from(size);
+                let mut flags = flags;
+                if n + 1 < count {
+                    flags &= !(TCP_FIN | TCP_PSH);
+                }
+                if n > 0 {
+                    flags &= !TCP_CWR;
+                }
+                let expected = Packet {
+                    sequence: sequence.wrapping_add(start as u32),
+                    id: id.wrapping_add(n as u16),
+                    flags,
+                    payload: whole.payload[start..len.min(start + usize::from(size))].to_vec(),
+                    ..whole.clone()
+                };
+                prop_assert!(is_intact(segment));
+                prop_assert_eq!(segment, &expected.build());
+            }
+        }
+
+        #[test]
+        fn no_packet_makes_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 20..200), header: [u8; 10], kind in 0..6_u8) {
+            let mut header = header;
+            header[1] = kind;
+            if let Ok(virtio) = Virtio::decode(&header)
+                && let Ok(mut segments) = Segments::new(virtio, &mut bytes)
+            {
+                let mut end = 0;
+                while let Some(range) = segments.next(&mut bytes) {
+                    prop_assert!(range.end > end && range.end <= bytes.len());
+                    end = range.end;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_packet_gets_the_checksum_it_lacks() {
+        for packet in [Packet::tcp(5, 333), Packet::udp(5, 333)] {
+            let expected = packet.build();
+            let mut bytes = expected.clone();
+            let at = packet.protocol.checksum_offset();
+            let sum = pseudo_header(&bytes, packet.protocol, bytes.len() - IPV4).partial();
+            bytes[IPV4 + at..IPV4 + at + 2].copy_from_slice(&sum);
+            let virtio = Virtio {
+                checksum: Some((20, at as u16)),
+                ..Virtio::PLAIN
+            };
+            let mut segments = Segments::new(virtio, &mut bytes).unwrap();
+            assert_eq!(segments.next(&mut bytes), Some(0..expected.len()));
+            assert_eq!(segments.next(&mut bytes), None);
+            assert_eq!(bytes, expected);
+        }
+    }
+
+    #[test]
+    fn a_superpacket_without_room_for_its_headers_is_malformed() {
+        let mut bytes = Packet::udp(1, 4).build();
+        for (protocol, size) in [(Protocol::Tcp, 1), (Protocol::Udp, 0)] {
+            let virtio = Virtio {
+                segments: Some((protocol, size)),
+                ..Virtio::PLAIN
+            };
+            assert!(Segments::new(virtio, &mut bytes).is_err());
+        }
+    }
+}

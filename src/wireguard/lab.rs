@@ -1,0 +1,224 @@
+//! Two data planes, two network namespaces, real TUN devices. Needs root.
+//!
+//! Each namespace belongs to a thread; the UDP sockets of both devices are made in a third one, so
+//! that the outer path is a loopback device of its own and nothing else has to be configured.
+#![allow(unsafe_code)]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use boringtun::x25519;
+use rustix::thread::UnshareFlags;
+
+use super::{Device, DropReason, Event, PeerSetup, Snapshot};
+use crate::config::{Offload, PublicKey, Secret};
+
+const MTU: u16 = 1420;
+const BULK: usize = 64 << 20;
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn enter_new_namespace() {
+    // SAFETY: a network namespace of its own does not touch the memory or the files of this thread.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+    ip("link set lo up");
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(status.unwrap().success(), "ip {arguments}");
+}
+
+fn tun(address: Ipv4Addr, vnet_hdr: bool) -> OwnedFd {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).open("/dev/net/tun").unwrap();
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI;
+    let offload = if vnet_hdr { libc::IFF_VNET_HDR } else { 0 };
+    // SAFETY: zeros are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"tun0") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (flags | offload) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, and `request` is one.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    assert_eq!(result, 0);
+    ip(&format!("address add {address}/24 dev tun0"));
+    ip(&format!("link set tun0 mtu {MTU} up"));
+    file.into()
+}
+
+fn sockets() -> [(UdpSocket, SocketAddrV4); 2] {
+    let make = || {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let SocketAddr::V4(address) = socket.local_addr().unwrap() else {
+            unreachable!("bound to an IPv4 address")
+        };
+        (socket, address)
+    };
+    let inside = thread::spawn(move || {
+        enter_new_namespace();
+        [make(), make()]
+    });
+    inside.join().unwrap()
+}
+
+fn peer(own: u8, other: u8) -> PeerSetup {
+    let key = x25519::StaticSecret::from([other; 32]);
+    PeerSetup {
+        private_key: Secret::new([own; 32]),
+        public_key: PublicKey(x25519::PublicKey::from(&key).to_bytes()),
+        preshared_key: None,
+        keepalive: None,
+        allowed_ips: vec!["10.77.0.0/24".parse().unwrap()],
+    }
+}
+
+struct End {
+    device: Device,
+    events: Receiver<Event>,
+}
+
+fn end(address: Ipv4Addr, vnet_hdr: bool, offload: Offload) -> End {
+    let (tell, events): (Sender<Event>, _) = channel();
+    let notify = move |event| drop(tell.send(event));
+    let device = Device::start(tun(address, vnet_hdr), MTU, offload, notify).unwrap();
+    End { device, events }
+}
+
+fn pattern(at: usize) -> u8 {
+    (at.wrapping_mul(2_654_435_761) >> 13) as u8
+}
+
+fn write_bulk(stream: &mut TcpStream) {
+    let block: Vec<u8> = (0..1 << 20).map(pattern).collect();
+    for _ in 0..BULK >> 20 {
+        stream.write_all(&block).unwrap();
+    }
+}
+
+fn read_bulk(stream: &mut TcpStream) {
+    let expected: Vec<u8> = (0..1 << 20).map(pattern).collect();
+    let mut block = vec![0; 1 << 20];
+    for n in 0..BULK >> 20 {
+        stream.read_exact(&mut block).unwrap();
+        assert!(block == expected, "MiB {n} arrived changed");
+    }
+}
+
+/// Sends bulk both ways between two devices; returns what the near one counted.
+fn bulk(near: (bool, Offload), far: (bool, Offload)) -> Snapshot {
+    let [(near_socket, near_address), (far_socket, far_address)] = sockets();
+    let (ready, listening) = channel();
+    let (finish, finished) = channel::<()>();
+    let server = thread::spawn(move || {
+        enter_new_namespace();
+        let end = end(FAR, far.0, far.1);
+        end.device.connect(peer(2, 1), far_socket, near_address);
+        let listener = TcpListener::bind((FAR, 9)).unwrap();
+        ready.send(()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        read_bulk(&mut stream);
+        write_bulk(&mut stream);
+        // The device outlives the last acknowledgement.
+        let _ = finished.recv();
+    });
+    let client = thread::spawn(move || {
+        enter_new_namespace();
+        let end = end(NEAR, near.0, near.1);
+        listening.recv().unwrap();
+        end.device.connect(peer(1, 2), near_socket, far_address);
+        assert_eq!(end.events.recv_timeout(PATIENCE), Ok(Event::Handshake));
+        let mut stream = TcpStream::connect((FAR, 9)).unwrap();
+        write_bulk(&mut stream);
+        read_bulk(&mut stream);
+        end.device.snapshot()
+    });
+    let snapshot = client.join().unwrap();
+    drop(finish);
+    server.join().unwrap();
+    snapshot
+}
+
+fn dropped(snapshot: &Snapshot, reason: DropReason) -> u64 {
+    let mut all = snapshot.dropped();
+    all.find(|(one, _)| *one == reason).unwrap().1
+}
+
+#[test]
+fn bulk_arrives_unchanged_in_every_mix_of_offloads() {
+    let kinds = [
+        (true, Offload::Auto),
+        (true, Offload::Off),
+        (false, Offload::Auto),
+    ];
+    for near in kinds {
+        for far in kinds {
+            let snapshot = bulk(near, far);
+            let least = BULK as u64;
+            assert!(snapshot.tx_bytes > least && snapshot.rx_bytes > least);
+            assert_eq!(snapshot.tun_offload, near == (true, Offload::Auto));
+            assert_eq!(snapshot.udp_gso, near.1 == Offload::Auto);
+            assert_eq!(snapshot.offload_fallbacks, 0, "{near:?} {far:?}");
+            for reason in [DropReason::Malformed, DropReason::Deliver, DropReason::Send] {
+                assert_eq!(dropped(&snapshot, reason), 0, "{reason:?} {near:?} {far:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_passes_without_a_peer_and_the_device_stays() {
+    let inside = thread::spawn(|| {
+        enter_new_namespace();
+        let end = end(NEAR, true, Offload::Auto);
+        let probe = UdpSocket::bind((NEAR, 0)).unwrap();
+        let before = dropped(&end.device.snapshot(), DropReason::Disconnected);
+        for _ in 0..10 {
+            probe.send_to(b"probe", (FAR, 9)).unwrap();
+        }
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let count = || dropped(&end.device.snapshot(), DropReason::Disconnected) - before;
+        while count() < 10 && std::time::Instant::now() < deadline {
+            thread::yield_now();
+        }
+        assert!(count() >= 10);
+        assert_eq!(end.device.snapshot().tx_packets, 0);
+        drop(end.device);
+        assert!(end.events.try_recv().is_err());
+    });
+    inside.join().unwrap();
+}
+
+#[test]
+fn a_stranger_and_a_forbidden_address_are_not_heard() {
+    let inside = thread::spawn(|| {
+        enter_new_namespace();
+        let near = end(NEAR, true, Offload::Auto);
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let nobody = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+        near.device.connect(peer(1, 2), socket, nobody);
+        let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let probe = UdpSocket::bind((NEAR, 0)).unwrap();
+        ip("route add 198.51.100.0/24 dev tun0");
+        let heard = |reason| dropped(&near.device.snapshot(), reason);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while heard(DropReason::NotTheEndpoint) == 0
+            || heard(DropReason::DestinationNotAllowed) == 0
+        {
+            stranger.send_to(&[4, 0, 0, 0], address).unwrap();
+            probe.send_to(b"probe", ("198.51.100.1", 9)).unwrap();
+            assert!(std::time::Instant::now() < deadline);
+        }
+        assert_eq!(heard(DropReason::Rejected), 0);
+        assert_eq!(near.device.snapshot().tx_packets, 0);
+    });
+    inside.join().unwrap();
+}

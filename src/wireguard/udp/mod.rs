@@ -1,0 +1,223 @@
+//! The UDP socket: many datagrams a system call.
+//!
+//! Datagrams of equal size leave as one buffer that the kernel cuts (UDP_SEGMENT), whatever inner
+//! flows they belong to, and arrive as one that it has joined (UDP_GRO). Buffers are allocated once.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+
+mod receive;
+mod send;
+
+pub(super) use receive::Receiver;
+pub(super) use send::Sender;
+
+/// Socket buffers, in bytes. The kernel grants less to those without CAP_NET_ADMIN.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Sets the socket up for the data thread. Returns whether it can cut and whether it can join.
+///
+/// # Errors
+/// The socket cannot be made non-blocking.
+pub(super) fn prepare(socket: &UdpSocket, offload: bool) -> io::Result<(bool, bool)> {
+    use rustix::net::sockopt;
+    socket.set_nonblocking(true)?;
+    // Smaller buffers cost throughput, nothing else.
+    if sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER).is_err() {
+        let _ = sockopt::set_socket_recv_buffer_size(socket, SOCKET_BUFFER);
+    }
+    if sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BUFFER).is_err() {
+        let _ = sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER);
+    }
+    // A size of 0 sets nothing; the kernel that knows the option takes it.
+    let gso = offload && set(socket, libc::UDP_SEGMENT, 0).is_ok();
+    let gro = set(socket, libc::UDP_GRO, offload.into()).is_ok() && offload;
+    Ok((gso, gro))
+}
+
+fn set(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    let pointer = (&raw const value).cast();
+    // SAFETY: the kernel reads `size` bytes at `pointer`, which is `value`.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, option, pointer, size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// One control message that carries a segment size, aligned as the kernel wants it.
+#[repr(C)]
+struct Control {
+    header: libc::cmsghdr,
+    /// A `u16` when sent, an `int` when received.
+    value: [u8; 8],
+}
+
+impl Control {
+    fn segment(size: u16) -> Self {
+        let mut value = [0; 8];
+        value[..2].copy_from_slice(&size.to_ne_bytes());
+        Self {
+            header: libc::cmsghdr {
+                cmsg_len: (size_of::<libc::cmsghdr>() + 2) as _,
+                cmsg_level: libc::SOL_UDP,
+                cmsg_type: libc::UDP_SEGMENT,
+            },
+            value,
+        }
+    }
+
+    const EMPTY: Self = Self {
+        header: libc::cmsghdr {
+            cmsg_len: 0,
+            cmsg_level: 0,
+            cmsg_type: 0,
+        },
+        value: [0; 8],
+    };
+
+    /// The size in a received message; `None` if it is another one, or none.
+    fn joined(&self, len: usize) -> Option<usize> {
+        let is_gro = len >= size_of::<libc::cmsghdr>() + 4
+            && self.header.cmsg_level == libc::SOL_UDP
+            && self.header.cmsg_type == libc::UDP_GRO;
+        let [a, b, c, d, ..] = self.value;
+        let size = i32::from_ne_bytes([a, b, c, d]);
+        usize::try_from(size)
+            .ok()
+            .filter(|size| is_gro && *size > 0)
+    }
+}
+
+fn sockaddr(address: SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(*address.ip()).to_be(),
+        },
+        sin_zero: [0; 8],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::counters::Counters;
+    use super::*;
+
+    struct Ends {
+        near: UdpSocket,
+        far: UdpSocket,
+        remote: SocketAddrV4,
+        sender: Sender,
+        receiver: Receiver,
+        counters: Counters,
+    }
+
+    fn ends(offload: bool) -> Ends {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (near, far) = (bind(), bind());
+        let remote = match far.local_addr().unwrap() {
+            std::net::SocketAddr::V4(address) => address,
+            std::net::SocketAddr::V6(_) => unreachable!("bound to an IPv4 address"),
+        };
+        prepare(&far, offload).unwrap();
+        let (gso, _) = prepare(&near, offload).unwrap();
+        let mut sender = Sender::new();
+        sender.set_gso(gso);
+        Ends {
+            near,
+            far,
+            remote,
+            sender,
+            receiver: Receiver::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    impl Ends {
+        fn send(&mut self, datagrams: &[Vec<u8>]) {
+            for datagram in datagrams {
+                self.sender
+                    .queue(datagram, &self.near, self.remote, &self.counters);
+            }
+            self.sender.flush(&self.near, self.remote, &self.counters);
+        }
+
+        fn receive(&mut self, count: usize) -> Vec<Vec<u8>> {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let mut all = Vec::new();
+            while all.len() < count && Instant::now() < deadline {
+                let Some(messages) = self.receiver.receive(&self.far) else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                for message in messages {
+                    assert_eq!(message.from.port(), self.near.local_addr().unwrap().port());
+                    all.extend(message.data.chunks(message.segment).map(<[u8]>::to_vec));
+                }
+            }
+            all
+        }
+    }
+
+    fn datagrams() -> Vec<Vec<u8>> {
+        let sizes = [32, 1452, 1452, 1452, 80, 1452, 1200, 1200, 1300, 1, 9000];
+        let many = sizes.iter().cycle().take(150);
+        many.enumerate()
+            .map(|(n, size)| vec![n as u8; *size])
+            .collect()
+    }
+
+    #[test]
+    fn datagrams_arrive_whole_and_in_order_with_offload_and_without() {
+        for offload in [true, false] {
+            let mut ends = ends(offload);
+            ends.send(&datagrams());
+            assert!(ends.receive(150) == datagrams(), "offload {offload}");
+            assert_eq!(ends.counters.snapshot().offload_fallbacks, 0);
+        }
+    }
+
+    #[test]
+    fn a_batch_the_kernel_will_not_cut_is_sent_again_uncut() {
+        let mut ends = ends(true);
+        // The kernel refuses to cut what it is not to checksum (EINVAL, net/ipv4/udp.c).
+        let on: libc::c_int = 1;
+        // SAFETY: the kernel reads four bytes at the pointer, which is `on`.
+        let result = unsafe {
+            libc::setsockopt(
+                ends.near.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                (&raw const on).cast(),
+                4,
+            )
+        };
+        assert_eq!(result, 0);
+        ends.send(&datagrams());
+        assert!(ends.receive(150) == datagrams());
+        let snapshot = ends.counters.snapshot();
+        assert_eq!(snapshot.offload_fallbacks, 1);
+        assert!(snapshot.dropped().all(|(_, packets)| packets == 0));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_counted_and_does_not_hold_up_the_rest() {
+        let mut ends = ends(true);
+        let good = vec![7; 100];
+        // Longer than any datagram.
+        let bad = vec![7; 65508];
+        ends.send(&[good.clone(), bad, good.clone()]);
+        assert_eq!(ends.receive(2), [good.clone(), good]);
+        let sent = ends.counters.snapshot();
+        let dropped: u64 = sent.dropped().map(|(_, packets)| packets).sum();
+        assert_eq!(dropped, 1);
+    }
+}

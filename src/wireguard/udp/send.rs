@@ -1,0 +1,285 @@
+//! Datagrams on their way out.
+
+use std::io;
+use std::mem;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::super::counters::{Counters, DropReason};
+use super::{Control, sockaddr};
+
+/// Segments of one send (`UDP_MAX_SEGMENTS`, include/linux/udp.h, before Linux 6.9).
+const MOST_SEGMENTS: usize = 64;
+
+/// Bytes of the longest UDP payload over IPv4, and so of one send.
+const LONGEST: usize = 65507;
+
+/// Bytes after which a batch is sent: one more superpacket would need another send anyway.
+const FULL: usize = 60 * 1024;
+
+/// Bytes the batch can hold: a full one, and the longest message after it.
+const CAPACITY: usize = 2 * 64 * 1024;
+
+/// How long a full send buffer is waited for before the batch is dropped.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Datagrams of equal size that stand one after the other in the batch; the last may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    start: usize,
+    end: usize,
+    segment: usize,
+}
+
+impl Run {
+    fn datagrams(self) -> usize {
+        (self.end - self.start).div_ceil(self.segment)
+    }
+
+    /// Whether a datagram of `size` bytes may follow.
+    fn takes(self, size: usize) -> bool {
+        let len = self.end - self.start;
+        size <= self.segment
+            && len.is_multiple_of(self.segment)
+            && len + size <= LONGEST
+            && self.datagrams() < MOST_SEGMENTS
+    }
+}
+
+/// A batch of datagrams on their way out.
+pub(in crate::wireguard) struct Sender {
+    buffer: Box<[u8]>,
+    end: usize,
+    datagrams: usize,
+    runs: Vec<Run>,
+    gso: bool,
+}
+
+impl Sender {
+    pub(in crate::wireguard) fn new() -> Self {
+        Self {
+            buffer: vec![0; CAPACITY].into(),
+            end: 0,
+            datagrams: 0,
+            runs: Vec::with_capacity(MOST_SEGMENTS),
+            gso: false,
+        }
+    }
+
+    /// Whether equal datagrams may leave as one buffer from now on.
+    pub(in crate::wireguard) fn set_gso(&mut self, gso: bool) {
+        self.gso = gso;
+    }
+
+    /// Whether the batch should leave before another packet is looked at.
+    pub(in crate::wireguard) fn is_full(&self) -> bool {
+        self.end >= FULL || self.datagrams >= MOST_SEGMENTS
+    }
+
+    /// Where the next datagram goes: at least `room` bytes, at most [`LONGEST`]. The batch is sent first
+    /// if it has to be.
+    pub(in crate::wireguard) fn slot(
+        &mut self,
+        room: usize,
+        socket: &UdpSocket,
+        remote: SocketAddrV4,
+        counters: &Counters,
+    ) -> &mut [u8] {
+        if self.end + room > CAPACITY || self.datagrams >= 2 * MOST_SEGMENTS {
+            self.flush(socket, remote, counters);
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// The slot holds a datagram of `size` bytes, which is more than none.
+    pub(in crate::wireguard) fn commit(&mut self, size: usize) {
+        let end = self.end + size;
+        match self.runs.last_mut() {
+            Some(run) if run.takes(size) => run.end = end,
+            Some(_) | None => self.runs.push(Run {
+                start: self.end,
+                end,
+                segment: size,
+            }),
+        }
+        self.end = end;
+        self.datagrams += 1;
+    }
+
+    /// Adds a datagram to the batch.
+    pub(in crate::wireguard) fn queue(
+        &mut self,
+        datagram: &[u8],
+        socket: &UdpSocket,
+        remote: SocketAddrV4,
+        counters: &Counters,
+    ) {
+        let slot = self.slot(datagram.len(), socket, remote, counters);
+        slot[..datagram.len()].copy_from_slice(datagram);
+        self.commit(datagram.len());
+    }
+
+    /// Sends the batch.
+    pub(in crate::wireguard) fn flush(
+        &mut self,
+        socket: &UdpSocket,
+        remote: SocketAddrV4,
+        counters: &Counters,
+    ) {
+        let mut first = 0;
+        while self.gso && first < self.runs.len() {
+            let sent = send(socket, remote, &self.buffer, &self.runs[first..], true);
+            match sent {
+                Ok(sent) => first += sent,
+                Err(Refusal::Offload) => {
+                    // The device cannot complete checksums (EIO), or a segment does not fit it (EINVAL).
+                    self.gso = false;
+                    counters.offload_fallbacks.add(1);
+                    counters.udp_gso.store(false, Ordering::Relaxed);
+                }
+                Err(Refusal::Datagram) => {
+                    counters.dropped(DropReason::Send, self.runs[first].datagrams() as u64);
+                    first += 1;
+                }
+            }
+        }
+        if first < self.runs.len() {
+            self.send_each(first, socket, remote, counters);
+        }
+        self.runs.clear();
+        self.end = 0;
+        self.datagrams = 0;
+    }
+
+    /// Sends the runs from `first` on without offload.
+    fn send_each(
+        &mut self,
+        first: usize,
+        socket: &UdpSocket,
+        remote: SocketAddrV4,
+        counters: &Counters,
+    ) {
+        let mut single = Vec::with_capacity(2 * MOST_SEGMENTS);
+        for run in &self.runs[first..] {
+            let mut start = run.start;
+            while start < run.end {
+                let end = run.end.min(start + run.segment);
+                let segment = end - start;
+                single.push(Run {
+                    start,
+                    end,
+                    segment,
+                });
+                start = end;
+            }
+        }
+        let mut first = 0;
+        while first < single.len() {
+            match send(socket, remote, &self.buffer, &single[first..], false) {
+                Ok(sent) => first += sent,
+                Err(Refusal::Offload | Refusal::Datagram) => {
+                    counters.dropped(DropReason::Send, 1);
+                    first += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Why a send did not happen.
+enum Refusal {
+    /// The kernel does not cut after all.
+    Offload,
+    /// This one cannot be sent: no route, refused by the firewall, too long, no room for it.
+    Datagram,
+}
+
+/// Sends runs, each with one entry of one system call. Returns how many were sent, which is at least one.
+fn send(
+    socket: &UdpSocket,
+    remote: SocketAddrV4,
+    buffer: &[u8],
+    runs: &[Run],
+    gso: bool,
+) -> Result<usize, Refusal> {
+    let mut name = sockaddr(remote);
+    let count = runs.len().min(MOST_SEGMENTS);
+    let mut parts: [mem::MaybeUninit<libc::iovec>; MOST_SEGMENTS] =
+        [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
+    let mut controls: [mem::MaybeUninit<Control>; MOST_SEGMENTS] =
+        [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
+    let mut messages: [mem::MaybeUninit<libc::mmsghdr>; MOST_SEGMENTS] =
+        [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
+    for (i, run) in runs[..count].iter().enumerate() {
+        let data = &buffer[run.start..run.end];
+        let part = parts[i].write(libc::iovec {
+            iov_base: data.as_ptr().cast_mut().cast(),
+            iov_len: data.len(),
+        });
+        // SAFETY: zeros are a valid `mmsghdr`: null pointers and no lengths.
+        let message = messages[i].write(unsafe { mem::zeroed::<libc::mmsghdr>() });
+        let header = &mut message.msg_hdr;
+        header.msg_name = (&raw mut name).cast();
+        header.msg_namelen = size_of_val(&name) as libc::socklen_t;
+        header.msg_iov = part;
+        header.msg_iovlen = 1;
+        if gso && data.len() > run.segment {
+            // No longer than LONGEST.
+            let control = controls[i].write(Control::segment(run.segment as u16));
+            header.msg_control = (&raw mut *control).cast();
+            header.msg_controllen = size_of::<Control>() as _;
+        }
+    }
+    let pointer = messages.as_mut_ptr().cast();
+    loop {
+        // SAFETY: the first `count` messages are initialised; what they point to, `name`, `parts`, `controls`
+        // and `buffer`, outlives the call, and the kernel only reads it.
+        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), pointer, count as u32, 0) };
+        if let Ok(sent) = usize::try_from(sent) {
+            return Ok(sent);
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EAGAIN) if writable(socket) => {}
+            Some(libc::EIO | libc::EINVAL) => return Err(Refusal::Offload),
+            _ => return Err(Refusal::Datagram),
+        }
+    }
+}
+
+/// Waits until the socket takes more; false when it does not.
+fn writable(socket: &UdpSocket) -> bool {
+    let timeout = Timespec::try_from(PATIENCE).ok();
+    let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+    matches!(poll(&mut fds, timeout.as_ref()), Ok(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(sizes: &[usize]) -> Vec<usize> {
+        let mut sender = Sender::new();
+        for size in sizes {
+            sender.commit(*size);
+        }
+        sender.runs.iter().map(|run| run.datagrams()).collect()
+    }
+
+    #[test]
+    fn equal_datagrams_are_one_run_which_a_shorter_one_ends() {
+        assert_eq!(runs(&[100, 100, 100]), [3]);
+        assert_eq!(runs(&[100, 100, 40, 40, 100]), [3, 1, 1]);
+        assert_eq!(runs(&[40, 100, 100]), [1, 2]);
+    }
+
+    #[test]
+    fn a_run_has_as_many_segments_and_bytes_as_the_kernel_takes() {
+        assert_eq!(runs(&[100; 65]), [64, 1]);
+        assert_eq!(runs(&[1452; 47]), [45, 2]);
+    }
+}
