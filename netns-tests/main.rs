@@ -10,4 +10,5 @@
 )]
 
 mod lab;
+mod probes;
 mod selftest;

@@ -151,16 +151,14 @@ impl Sensor {
     pub fn verdict(&self) -> Tally {
         self.drain();
         assert_eq!(self.capture.dropped(), 0, "the sensor lost frames");
-        let state = self.lock();
-        assert!(state.armed.is_some(), "the sensor was never armed");
-        println!("sensor: {}", state.tally);
-        assert!(
-            state.tally.other == 0,
-            "{} frames leaked:\n{}",
-            state.tally.other,
-            state.leaks.join("\n")
-        );
-        state.tally.clone()
+        let (armed, tally, leaks) = {
+            let state = self.lock();
+            (state.armed, state.tally.clone(), state.leaks.join("\n"))
+        };
+        println!("sensor: {tally}");
+        assert!(armed.is_some(), "the sensor was never armed");
+        assert!(tally.other == 0, "{} frames leaked:\n{leaks}", tally.other);
+        tally
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
