@@ -12,3 +12,18 @@
 mod lab;
 mod probes;
 mod selftest;
+
+mod connect;
+mod death;
+mod dns;
+mod endpoint;
+mod inner;
+mod ipv6;
+mod lan;
+mod raw;
+mod reconnect;
+mod rekey;
+mod reload;
+mod start;
+mod status;
+mod uplink;

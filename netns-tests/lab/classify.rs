@@ -10,8 +10,8 @@ use smoltcp::wire::{
 /// What may leave the gateway.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The source address of everything.
-    pub uplink: Ipv4Addr,
+    /// The source addresses of everything; more than one only while the address changes.
+    pub uplink: Vec<Ipv4Addr>,
     /// Where everything goes on the link, LAN exceptions and ARP aside.
     pub router_mac: EthernetAddress,
     /// Hosts that ARP may be exchanged with.
@@ -93,7 +93,7 @@ fn arp(bytes: &[u8], rules: &Rules) -> Result<Class, String> {
     else {
         return Err("unknown ARP".into());
     };
-    if from == rules.uplink && rules.arp.contains(&to) {
+    if rules.uplink.contains(&from) && rules.arp.contains(&to) {
         return Ok(Class::Arp);
     }
     Err(format!("ARP from {from} for {to}"))
@@ -107,7 +107,7 @@ fn ipv4(bytes: &[u8], to: EthernetAddress, rules: &Rules) -> Result<Class, Strin
     if packet.more_frags() || packet.frag_offset() > 0 {
         return Err(format!("{what}, a fragment"));
     }
-    if from != rules.uplink {
+    if !rules.uplink.contains(&from) {
         return Err(format!("{what}, not our address"));
     }
     let (source, port) = ports(protocol, packet.payload()).ok_or_else(|| what.clone())?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use super::ns::Namespaces;
-use super::{HOST, at, canary};
+use super::{HOST, at, canary, wait};
 
 /// A running flood; ends when dropped.
 pub struct Flood {
@@ -48,10 +48,13 @@ impl Flood {
         }
     }
 
-    /// Datagrams that the kernel took, and those it refused.
-    pub fn counts(&self) -> (u64, u64) {
-        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        (load(&self.sent), load(&self.refused))
+    /// Waits until it has tried this many times more.
+    pub fn goes_on(&self, more: u64) {
+        let total = || self.sent.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed);
+        let goal = total() + more;
+        wait("the flood goes on", Duration::from_secs(60), || {
+            (total() >= goal).then_some(())
+        });
     }
 }
 

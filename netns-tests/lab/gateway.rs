@@ -205,3 +205,9 @@ fn engine_of(warden: Pid) -> Option<Pid> {
     }
     None
 }
+
+/// Whether a process is gone, or dead and not yet buried.
+pub fn has_ended(pid: Pid) -> bool {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    fs::read_to_string(path).map_or(true, |status| status.contains("State:\tZ"))
+}

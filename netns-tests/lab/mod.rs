@@ -54,6 +54,8 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 /// The gateway inside the tunnel.
 pub const TUNNEL: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 2);
+/// A private host behind the VPN servers, outside the tunnel's prefix.
+pub const PRIVATE: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
 /// A well-known public resolver.
 pub const ONES: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
 /// Where clouds keep secrets.
@@ -100,7 +102,7 @@ impl Lab {
         let keys = Keys::new();
         let servers = [1, 2].map(|n| Server::start(&ns, n, &keys, folder.path()));
         let rules = Rules {
-            uplink: APP,
+            uplink: vec![APP],
             router_mac: EthernetAddress(ROUTER_MAC),
             arp: vec![ROUTER],
             endpoints: Vec::new(),

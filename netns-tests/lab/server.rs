@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::conf::Keys;
 use super::ns::Namespaces;
 use super::services::{Service, Services};
-use super::{HOST, INNER, ONES, TUNNEL, at, wait};
+use super::{HOST, INNER, ONES, PRIVATE, TUNNEL, at, wait};
 
 /// One VPN server in the namespace `vpn1` or `vpn2`.
 pub struct Server {
@@ -130,6 +130,7 @@ fn inside() -> Vec<Service> {
         Service::Udp(at(INNER, 7)),
         Service::Udp(at(HOST, 7)),
         Service::Udp(at(ONES, 7)),
+        Service::Udp(at(PRIVATE, 7)),
         Service::Dns(at(INNER, 53), HOST),
         Service::Dns(at(ONES, 53), HOST),
     ]

@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 use super::ns::Namespaces;
 use super::{HOST, at};
 
@@ -64,7 +66,28 @@ impl Stream {
         to: SocketAddr,
         patience: Duration,
     ) -> io::Result<Self> {
-        let stream = ns.enter(namespace, || TcpStream::connect_timeout(&to, patience))?;
+        let any = at(Ipv4Addr::UNSPECIFIED, 0);
+        Self::open_from(ns, namespace, any, to, patience)
+    }
+
+    /// As [`Self::open`], from a source address.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_from(
+        ns: &Namespaces,
+        namespace: &str,
+        from: SocketAddr,
+        to: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<Self> {
+        let stream: TcpStream = ns.enter(namespace, || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&from.into())?;
+            socket.connect_timeout(&to.into(), patience)?;
+            io::Result::Ok(socket.into())
+        })?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         let mut opened = Self {
@@ -95,4 +118,10 @@ impl Stream {
         }
         Ok(start.elapsed())
     }
+}
+
+/// The number the kernel knows the device by; a device made anew has another.
+pub fn ifindex(ns: &Namespaces, namespace: &str, device: &str) -> u32 {
+    let said = ns.run(namespace, &format!("ip -o link show dev {device}"));
+    said.split(':').next().and_then(|n| n.parse().ok()).unwrap()
 }

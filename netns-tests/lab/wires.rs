@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::ns::Namespaces;
-use super::{EVIL, HOST, INNER, LAN, ONES, ROUTER};
+use super::{EVIL, HOST, INNER, LAN, ONES, PRIVATE, ROUTER};
 
 /// Devices, addresses and routes of every namespace.
 pub fn wire_up(ns: &Namespaces) {
@@ -83,7 +83,7 @@ fn vpn(n: u8) -> String {
     format!(
         "addr add 192.0.2.{}/30 dev eth0\nlink set eth0 up\nroute add default via 192.0.2.{}\n\
          addr add 198.51.100.{}/32 dev lo\naddr add {INNER}/32 dev lo\naddr add {HOST}/32 dev lo\n\
-         addr add {ONES}/32 dev lo\naddr add 10.9.9.9/32 dev lo\n",
+         addr add {ONES}/32 dev lo\naddr add {PRIVATE}/32 dev lo\n",
         subnet + 2,
         subnet + 1,
         n + 9,
