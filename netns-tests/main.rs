@@ -1,4 +1,31 @@
-//! Tests in network namespaces.
+//! Tests of the whole gateway in network namespaces.
+//!
+//! They need root, or `unshare -Urnm`, and iproute2, nftables, wireguard-tools and wireguard-go. Where they cannot run
+//! they fail. Most of their time is spent waiting: run them with `--test-threads=16`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` marks what the lab offers to the tests"
+)]
+
+mod lab;
+mod probes;
 mod rules;
+mod selftest;
 mod sys;
+
+mod connect;
+mod death;
+mod dns;
+mod endpoint;
+mod inner;
+mod ipv6;
+mod lan;
+mod raw;
+mod reconnect;
+mod rekey;
+mod reload;
+mod start;
+mod status;
+mod uplink;

@@ -1,0 +1,86 @@
+//! The hole for the VPN server is for the gateway's own socket and for WireGuard, for nobody and
+//! nothing else.
+
+use std::time::Duration;
+
+use crate::lab::server::Swallow;
+use crate::lab::tunnel::{ask, assert_inside};
+use crate::lab::{Lab, at, wait};
+use crate::probes::{self, endpoint};
+
+#[test]
+fn nobody_else_reaches_the_endpoint_while_connected() {
+    let lab = Lab::new();
+    probes::control(&lab, endpoint::PROBES);
+    let _gateway = lab.connect(&lab.conf());
+    assert_inside(&lab.ns, 1);
+    probes::fire(&lab, endpoint::PROBES);
+    assert_inside(&lab.ns, 1);
+    probes::fire(&lab, endpoint::PROBES);
+}
+
+#[test]
+fn nobody_else_reaches_the_endpoint_while_connecting() {
+    let lab = Lab::new();
+    probes::control(&lab, endpoint::PROBES);
+    lab.servers[0].swallow(Swallow::Everything);
+    let _gateway = lab.start(&lab.conf());
+    wait("a handshake is tried", Duration::from_secs(30), || {
+        lab.sensor.handshakes().pop()
+    });
+    probes::fire(&lab, endpoint::PROBES);
+}
+
+/// What a program sends to the server's public address goes into the tunnel, not around it
+/// (CVE-2023-36671, CVE-2023-36673).
+#[test]
+fn the_servers_address_is_reached_through_the_tunnel() {
+    let lab = Lab::new();
+    let to = at(endpoint::ENDPOINT, 7);
+    let patience = Duration::from_secs(5);
+    let connect = |lab: &Lab| {
+        crate::lab::tunnel::Stream::open(&lab.ns, "app", to, patience).map(|s| s.greeting)
+    };
+    assert_eq!(
+        connect(&lab).ok().as_deref(),
+        Some("inside1 172.30.0.2\n"),
+        "the control"
+    );
+    let _gateway = lab.connect(&lab.conf());
+    assert_inside(&lab.ns, 1);
+    let greeting = connect(&lab).ok();
+    assert!(
+        greeting
+            .as_deref()
+            .is_none_or(|g| g == "inside1 10.64.0.2\n"),
+        "{greeting:?}"
+    );
+    let _ = ask(
+        &lab.ns,
+        "app",
+        at(endpoint::ENDPOINT, 9),
+        Duration::from_millis(600),
+    );
+    lab.sensor.verdict();
+}
+
+/// An authenticated message from elsewhere does not move the endpoint.
+#[test]
+fn the_endpoint_does_not_roam() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    assert_inside(&lab.ns, 1);
+    // The server's answers come from another port from now on, as after a rebinding NAT.
+    lab.servers[0].run("wg set wg1 listen-port 51821");
+    let _ = ask(
+        &lab.ns,
+        "app",
+        at(crate::lab::HOST, 7),
+        Duration::from_secs(2),
+    );
+    let status = gateway.status().unwrap();
+    assert_eq!(status.endpoint, Some(lab.servers[0].endpoint));
+    lab.servers[0].run("wg set wg1 listen-port 51820");
+    assert_inside(&lab.ns, 1);
+    lab.sensor.verdict();
+}

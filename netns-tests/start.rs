@@ -1,0 +1,112 @@
+//! From the first instruction on, and when it cannot start at all, nothing leaves.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::mount::mount_bind;
+
+use crate::lab::flood::Flood;
+use crate::lab::gateway::Gateway;
+use crate::lab::tunnel::assert_inside;
+use crate::lab::{Lab, wait};
+use crate::probes::{self, device, ip, packet};
+
+#[test]
+fn nothing_leaves_once_the_kill_switch_stands() {
+    let lab = Lab::new();
+    let flood = Flood::start(&lab.ns);
+    wait("the flood is seen", Duration::from_secs(20), || {
+        (lab.sensor.tally().frames > 100).then_some(())
+    });
+    let gateway = lab.start(&lab.conf());
+    let status = gateway.wait_connected();
+    assert_inside(&lab.ns, 1);
+    flood.goes_on(2000);
+    let tally = lab.sensor.verdict();
+    assert!(tally.before > 100 && tally.wireguard > 0, "{tally}");
+
+    let claimed = Duration::from_micros(status.kill_switch.armed_in_microseconds);
+    let measured = gateway.armed_after;
+    println!(
+        "armed {claimed:?} after exec by its own count, refused the first packet after {measured:?}"
+    );
+    assert!(status.kill_switch.armed);
+    assert!(
+        claimed > Duration::ZERO && claimed <= measured,
+        "{claimed:?} {measured:?}"
+    );
+}
+
+#[test]
+fn an_unusable_configuration_leaves_everything_blocked() {
+    let lab = Lab::new();
+    probes::control(&lab, ip::PROBES);
+    probes::control(&lab, packet::PROBES);
+    let folder = lab.folder.path().join("broken");
+    for (what, config) in broken(&lab, &folder) {
+        let mut gateway = Gateway::start_with(&lab, "app", &config, &[]);
+        let ended = gateway.wait_exit(Duration::from_secs(20));
+        assert_eq!(ended.code(), Some(2), "{what}");
+        drop(gateway);
+        println!("{what}:");
+        probes::fire(&lab, ip::PROBES);
+        probes::fire(&lab, packet::PROBES);
+    }
+}
+
+#[test]
+fn an_unknown_variable_is_refused() {
+    let lab = Lab::new();
+    let config = lab.conf().write(&lab.folder.path().join("app"));
+    let env = [("VPNGW_TUNNEL_MTUU", "1400")];
+    let mut gateway = Gateway::start_with(&lab, "app", &config, &env);
+    let ended = gateway.wait_exit(Duration::from_secs(20));
+    assert_eq!(ended.code(), Some(2));
+    lab.sensor.verdict();
+}
+
+#[test]
+fn without_a_tun_device_everything_stays_blocked() {
+    let lab = Lab::new();
+    probes::control(&lab, device::PROBES);
+    mount_bind("/dev/null", "/dev/net/tun").unwrap();
+    let mut gateway = lab.start(&lab.conf());
+    let ended = gateway.wait_exit(Duration::from_secs(20));
+    assert!(!ended.success());
+    probes::fire(&lab, device::PROBES);
+}
+
+fn broken(lab: &Lab, folder: &Path) -> Vec<(&'static str, std::path::PathBuf)> {
+    fs::create_dir_all(folder).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let mut conf = lab.conf();
+    conf.private_key = "notakey".into();
+    let bad_key = conf.write(&folder.join("bad-key"));
+    let mut conf = lab.conf();
+    conf.peers.clear();
+    let no_peer = conf.write(&folder.join("no-peer"));
+    let mut conf = lab.conf();
+    conf.toml = "[tunnel]\nmtuu = 1400".into();
+    let unknown = conf.write(&folder.join("unknown"));
+    vec![
+        ("a bad key", bad_key),
+        ("no peer", no_peer),
+        ("an unknown key", unknown),
+        ("no file", folder.join("absent.toml")),
+        ("not TOML", write("syntax.toml", "wireguard = [")),
+        (
+            "no private key",
+            write("no-key.conf", "[Interface]\nAddress = 10.64.0.2/24\n"),
+        ),
+        ("not UTF-8", {
+            let path = folder.join("bytes.toml");
+            fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
+            path
+        }),
+    ]
+}
