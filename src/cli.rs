@@ -1,7 +1,7 @@
 //! The command line.
 
-use std::os::fd::RawFd;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -76,7 +76,9 @@ fn named(name: Option<&OsStr>) -> Option<&Path> {
 pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
     let commands = Cli::command();
     let others = |argument: &OsString| {
-        commands.get_subcommands().any(|c| c.get_name() != "run" && argument == c.get_name())
+        commands
+            .get_subcommands()
+            .any(|c| c.get_name() != "run" && argument == c.get_name())
     };
     !arguments.into_iter().any(|argument| others(&argument))
 }
@@ -182,7 +184,9 @@ mod tests {
 
     #[test]
     fn an_empty_name_is_none() {
-        let shared = Cli::try_parse_from(["vpngw", "--config", "", "--socket", ""]).unwrap().shared;
+        let shared = Cli::try_parse_from(["vpngw", "--config", "", "--socket", ""])
+            .unwrap()
+            .shared;
         assert_eq!((shared.config(), shared.named_socket()), (None, None));
     }
 

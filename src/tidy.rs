@@ -129,7 +129,11 @@ struct Source {
 impl Source {
     /// The text before the tests at its end, without comments.
     fn code(&self) -> String {
-        if self.path.components().any(|part| ["tests", "tests.rs"].iter().any(|t| part.as_os_str() == *t)) {
+        if self
+            .path
+            .components()
+            .any(|part| ["tests", "tests.rs"].iter().any(|t| part.as_os_str() == *t))
+        {
             return String::new();
         }
         let code = self

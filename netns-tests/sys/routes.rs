@@ -42,6 +42,7 @@ pub(super) fn config() -> Config {
             allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
         }],
         uplink: None,
+        resolver: None,
         lan: Lan {
             inbound: vec![Inbound {
                 from: "192.168.1.0/24".parse().unwrap(),

@@ -57,50 +57,26 @@ RULES
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Endpoint, Host, Lan, Log, LogFormat, LogLevel, Offload, Peer};
-    use crate::config::{PublicKey, Secret, Tunnel};
+    use crate::config::example;
     use crate::net::Fwmark;
+    use crate::policy::Policy;
+    use crate::ruleset::{Kernel, Ruleset};
 
     #[test]
     fn the_text_is_a_script_that_names_no_key() {
-        let config = Config {
-            tunnel: Tunnel {
-                device: "tun0".parse().unwrap(),
-                addresses: vec!["10.64.0.2/32".parse().unwrap()],
-                mtu: 1420,
-                dns: Vec::new(),
-                private: Vec::new(),
-                offload: Offload::Auto,
-                private_key: Secret::new([7; 32]),
-                listen_port: None,
-                fwmark: None,
-            },
-            peers: vec![Peer {
-                name: Some("se-mma".to_owned()),
-                public_key: PublicKey([2; 32]),
-                preshared_key: None,
-                endpoint: Endpoint {
-                    host: Host::Name("vpn.example.net".to_owned()),
-                    port: 51820,
-                },
-                keepalive: None,
-                allowed_ips: Vec::new(),
-            }],
+        let config = example::config();
+        let policy = Policy::without_uplink(&config);
+        let preview = Preview {
             uplink: None,
-            lan: Lan::default(),
-            forward: Vec::new(),
-            metrics: None,
-            control: "/run/vpngw/vpngw.sock".into(),
-            log: Log {
-                level: LogLevel::Info,
-                format: LogFormat::Text,
-            },
+            ruleset: Ruleset::of(&policy, &[], Kernel::FULL),
+            policy,
+            plan: Plan::of(&config, None, Fwmark::DEFAULT, None),
+            config,
         };
-        let plan = Plan::of(&config, None, Fwmark(1), None);
         let mut out = Vec::new();
-        run(&config, None, "table inet vpngw {\n}\n", &plan, &mut out).unwrap();
+        run(&preview, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        for wanted in ["connected to se-mma", "table inet vpngw {", "dev tun0"] {
+        for wanted in ["connected to home", "table inet vpngw {", "dev tun0"] {
             assert!(text.contains(wanted), "{text}");
         }
         let command = |line: &str| {

@@ -16,6 +16,8 @@ use crate::net::{IfName, Port};
 mod check;
 mod diagnostic;
 mod env;
+#[cfg(test)]
+pub(crate) mod example;
 mod field;
 mod file;
 mod inline;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
@@ -20,7 +20,9 @@ use crate::dns;
 use crate::gateway::{Action, Event, Gateway};
 use crate::link::{Facts, Link, LinkError, ToEngine, ToWarden};
 use crate::metrics::Sample;
+use crate::net::Fwmark;
 use crate::policy::Permit;
+use crate::wireguard::uapi::{self, UapiPeer, UapiState};
 use crate::wireguard::{Device, PeerSetup};
 
 /// The engine's hands.
@@ -39,6 +41,8 @@ pub(super) struct Host {
     found: mpsc::UnboundedSender<(u64, Event)>,
     rx: Rate,
     tx: Rate,
+    /// The peer and the socket that are in use, for `wg show`.
+    shown: watch::Sender<UapiState>,
     /// Tunnels opened after the first one, by what ended the one before.
     reopened: BTreeMap<String, u64>,
 }
@@ -63,6 +67,7 @@ impl Host {
             lookup: None,
             rx: Rate::default(),
             tx: Rate::default(),
+            shown: watch::channel(UapiState::default()).0,
             reopened: BTreeMap::new(),
         }
     }
@@ -73,7 +78,18 @@ impl Host {
 
     /// Answers `wg show` on the listener that the warden handed over.
     pub(super) fn serve_uapi(&self, listener: Option<UnixListener>) {
-        drop(listener);
+        let Some(listener) = listener else { return };
+        let listener = match tokio::net::UnixListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                warn!(%error, "`wg show` will not answer");
+                return;
+            }
+        };
+        let (shown, device) = (self.shown.subscribe(), Arc::clone(&self.device));
+        tokio::spawn(uapi::serve(listener, move || {
+            status::shown(&shown.borrow(), &device.snapshot())
+        }));
     }
 
     /// The warden's next message; `None` when it is gone.
@@ -124,6 +140,7 @@ impl Host {
             Action::Open { peer, address } => self.open(peer, address, gateway),
             Action::Close => {
                 self.granted = None;
+                self.shown.send_replace(UapiState::default());
                 self.device.disconnect();
             }
             Action::Block(reason) => self.link.send(&ToWarden::Block(reason), &[]).await?,
@@ -183,6 +200,19 @@ impl Host {
             keepalive: peer.keepalive,
             allowed_ips: peer.allowed_ips.clone(),
         };
+        self.shown.send_replace(UapiState {
+            listen_port: socket.local_addr().ok().map(|address| address.port()),
+            fwmark: self.facts.mark.map(|Fwmark(mark)| mark),
+            peer: Some(UapiPeer {
+                public_key: peer.public_key,
+                endpoint: remote,
+                keepalive: peer.keepalive,
+                allowed_ips: peer.allowed_ips.clone(),
+                last_handshake: None,
+                rx_bytes: 0,
+                tx_bytes: 0,
+            }),
+        });
         self.device.connect(setup, socket, remote);
     }
 

@@ -11,6 +11,7 @@ use crate::gateway::{Gateway, State, Step};
 use crate::link::{Facts, Ipv6Fact, ResolverFact};
 use crate::metrics::{self, Sample};
 use crate::wireguard::Snapshot;
+use crate::wireguard::uapi::{UapiPeer, UapiState};
 
 /// All that a status is made of.
 pub(super) struct Parts<'a> {
@@ -143,6 +144,20 @@ pub(super) fn sample(
         reconnects: reconnects.clone(),
         blocked: facts.blocked.clone(),
         offload_fallbacks: snapshot.offload_fallbacks,
+    }
+}
+
+/// What `wg show` says: the peer in use, with the counters of this moment.
+pub(super) fn shown(state: &UapiState, snapshot: &Snapshot) -> UapiState {
+    let peer = state.peer.clone().map(|peer| UapiPeer {
+        last_handshake: snapshot.last_handshake,
+        rx_bytes: snapshot.rx_bytes,
+        tx_bytes: snapshot.tx_bytes,
+        ..peer
+    });
+    UapiState {
+        peer,
+        ..state.clone()
     }
 }
 

@@ -175,55 +175,10 @@ mod tests {
     use std::net::SocketAddrV4;
 
     use super::*;
-    use crate::config::{
-        Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer, PublicKey,
-        Secret,
-    };
+    use crate::config::example;
 
     pub(super) fn config() -> Config {
-        Config {
-            tunnel: crate::config::Tunnel {
-                device: "tun0".parse().unwrap(),
-                addresses: vec!["10.64.0.2/32".parse().unwrap()],
-                mtu: 1420,
-                dns: vec!["10.64.0.1".parse().unwrap()],
-                private: Vec::new(),
-                offload: Offload::Auto,
-                private_key: Secret::new([1; 32]),
-                listen_port: None,
-                fwmark: None,
-            },
-            peers: vec![Peer {
-                name: None,
-                public_key: PublicKey([2; 32]),
-                preshared_key: None,
-                endpoint: Endpoint {
-                    host: Host::Address(*remote().ip()),
-                    port: remote().port(),
-                },
-                keepalive: None,
-                allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
-            }],
-            uplink: None,
-            resolver: None,
-            lan: Lan {
-                inbound: vec![Inbound {
-                    from: "192.168.1.0/24".parse().unwrap(),
-                    to: "tcp/8080".parse().unwrap(),
-                }],
-                outbound: vec![Outbound {
-                    to: "172.30.0.20".parse().unwrap(),
-                    port: "tcp/445".parse().unwrap(),
-                }],
-            },
-            forward: Vec::new(),
-            metrics: None,
-            control: "/run/vpngw/vpngw.sock".into(),
-            log: Log {
-                level: LogLevel::Info,
-                format: LogFormat::Text,
-            },
-        }
+        example::config()
     }
 
     pub(super) fn uplink() -> Uplink {

@@ -65,7 +65,10 @@ pub fn resume(last: &Uplink, addresses: &[Address]) -> Option<Uplink> {
     let same = || of_device().find(|network| *network == last.address);
     let near = || of_device().find(|network| last.gateway.is_some_and(|ip| network.contains(ip)));
     let address = same().or_else(near)?;
-    Some(Uplink { address, ..last.clone() })
+    Some(Uplink {
+        address,
+        ..last.clone()
+    })
 }
 
 /// On a link without a router every destination is a neighbour.
@@ -185,7 +188,10 @@ mod tests {
     fn an_uplink_resumes_with_another_address_on_the_routers_network() {
         let moved = |network: &str| {
             let network = network.parse().unwrap();
-            [Address { device: uplink().device, network }]
+            [Address {
+                device: uplink().device,
+                network,
+            }]
         };
         let resumed = resume(&uplink(), &moved("172.30.0.77/24")).unwrap();
         assert_eq!(resumed.address, "172.30.0.77/24".parse().unwrap());

@@ -218,7 +218,10 @@ fn output(policy: &Policy, packet: &Packet<'_>) -> Verdict {
         return refuse(Reason::DockerResolver);
     }
     if let Some(uplink) = uplink.filter(|u| u.address == packet.source) {
-        if uplink.endpoint.is_some_and(|hole| packet.is_wireguard_to(&hole)) {
+        if uplink
+            .endpoint
+            .is_some_and(|hole| packet.is_wireguard_to(&hole))
+        {
             return accept(Reason::Endpoint);
         }
         if uplink.resolver.is_some_and(|hole| packet.is_from(&hole)) {
@@ -280,9 +283,7 @@ fn lan_output(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
         return accept(Reason::LanInbound);
     }
     let asks = uplink.outbound.iter().any(|rule| {
-        rule.port.transport == transport
-            && rule.port.number == to
-            && rule.to == packet.destination
+        rule.port.transport == transport && rule.port.number == to && rule.to == packet.destination
     });
     if asks {
         accept(Reason::LanOutbound)
@@ -295,7 +296,11 @@ fn input(policy: &Policy, packet: &Packet<'_>) -> Verdict {
     let device = &packet.flow.device;
     if let Some(uplink) = policy.uplink.as_ref().filter(|u| u.device == device.name) {
         let ours = uplink.address == packet.destination;
-        if ours && uplink.endpoint.is_some_and(|hole| packet.is_wireguard_from(&hole)) {
+        if ours
+            && uplink
+                .endpoint
+                .is_some_and(|hole| packet.is_wireguard_from(&hole))
+        {
             return accept(Reason::Endpoint);
         }
         if ours && uplink.resolver.is_some_and(|hole| packet.answers(&hole)) {
@@ -303,7 +308,10 @@ fn input(policy: &Policy, packet: &Packet<'_>) -> Verdict {
         }
     }
     if let Some(tunnel) = &policy.tunnel {
-        let ours = tunnel.addresses.iter().any(|a| a.ip() == packet.destination);
+        let ours = tunnel
+            .addresses
+            .iter()
+            .any(|a| a.ip() == packet.destination);
         if tunnel.device != device.name {
             if ours {
                 return refuse(Reason::Spoofed);

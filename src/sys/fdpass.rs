@@ -127,7 +127,7 @@ mod tests {
         assert!(
             rustix::io::fcntl_getfd(&fd)
                 .unwrap()
-                .contains(rustix::io::FdFlags::CLOEXEC)
+                .contains(FdFlags::CLOEXEC)
         );
         rustix::io::write(&fd, b"x").unwrap();
         drop(fd);

@@ -80,45 +80,15 @@ fn is_host(ip: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{
-        Endpoint, Lan, Log, LogFormat, LogLevel, Offload, Peer, PublicKey, Secret, Tunnel,
-    };
+    use crate::config::example;
 
     const EP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 10), 51820);
     const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
     fn config(host: Host) -> Config {
-        Config {
-            tunnel: Tunnel {
-                device: "tun0".parse().unwrap(),
-                addresses: vec!["10.64.0.2/32".parse().unwrap()],
-                mtu: 1420,
-                dns: vec![],
-                private: vec![],
-                offload: Offload::Auto,
-                private_key: Secret::new([1; 32]),
-                listen_port: None,
-                fwmark: None,
-            },
-            peers: vec![Peer {
-                name: None,
-                public_key: PublicKey([2; 32]),
-                preshared_key: None,
-                endpoint: Endpoint { host, port: 51820 },
-                keepalive: None,
-                allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
-            }],
-            uplink: None,
-            resolver: None,
-            lan: Lan::default(),
-            forward: vec![],
-            metrics: None,
-            control: "/run/vpngw/vpngw.sock".into(),
-            log: Log {
-                level: LogLevel::Info,
-                format: LogFormat::Text,
-            },
-        }
+        let mut config = example::config();
+        config.peers[0].endpoint.host = host;
+        config
     }
 
     #[test]

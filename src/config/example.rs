@@ -1,0 +1,53 @@
+//! A configuration for the tests of other modules: one server known by address, one LAN exception in
+//! each direction, a resolver in the tunnel.
+
+use super::{
+    Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
+    PublicKey, Secret, Tunnel,
+};
+
+pub(crate) fn config() -> Config {
+    Config {
+        tunnel: Tunnel {
+            device: "tun0".parse().unwrap(),
+            addresses: vec!["10.64.0.2/32".parse().unwrap()],
+            mtu: 1420,
+            dns: vec!["10.64.0.1".parse().unwrap()],
+            private: Vec::new(),
+            offload: Offload::Auto,
+            private_key: Secret::new([1; 32]),
+            listen_port: None,
+            fwmark: None,
+        },
+        peers: vec![Peer {
+            name: Some("home".to_owned()),
+            public_key: PublicKey([2; 32]),
+            preshared_key: None,
+            endpoint: Endpoint {
+                host: Host::Address([198, 51, 100, 10].into()),
+                port: 51820,
+            },
+            keepalive: None,
+            allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
+        }],
+        uplink: None,
+        resolver: None,
+        lan: Lan {
+            inbound: vec![Inbound {
+                from: "192.168.1.0/24".parse().unwrap(),
+                to: "tcp/8080".parse().unwrap(),
+            }],
+            outbound: vec![Outbound {
+                to: "172.30.0.20".parse().unwrap(),
+                port: "tcp/445".parse().unwrap(),
+            }],
+        },
+        forward: Vec::new(),
+        metrics: None,
+        control: "/run/vpngw/vpngw.sock".into(),
+        log: Log {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+        },
+    }
+}
