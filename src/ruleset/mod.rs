@@ -235,3 +235,8 @@ impl Hook {
         }
     }
 }
+
+#[cfg(test)]
+mod snapshots;
+#[cfg(test)]
+mod tests;

@@ -81,14 +81,24 @@ fn loopback(device: Match) -> Rule {
     }
 }
 
-/// A refusal in `output`: a copy for the log, and the sender hears of it.
+/// A refusal in `output`: a copy for the log, and the sender hears of it. TCP hears of an ICMP error only
+/// when it tries again after a second (RFC 6298 section 2), of a reset at once.
 fn refuse<const N: usize>(reason: Reason, matches: [Match; N], kernel: Kernel) -> Rule {
     if !kernel.modules {
         return drop(reason, matches);
     }
+    let tcp = matches.iter().any(|condition| {
+        let port = matches!(condition, Match::DestinationPort(Transport::Tcp, _));
+        port || *condition == Match::Protocol(Transport::Tcp)
+    });
+    let end = if tcp {
+        End::RejectReset
+    } else {
+        End::RejectProhibited
+    };
     Rule {
         log: Some(LOG_OUTPUT),
-        ..rule(reason, matches, End::RejectProhibited)
+        ..rule(reason, matches, end)
     }
 }
 
@@ -273,10 +283,7 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     }
     if kernel.modules {
         let tcp = [Match::Protocol(Transport::Tcp)];
-        rules.push(Rule {
-            end: End::RejectReset,
-            ..refuse(Reason::Other, tcp, kernel)
-        });
+        rules.push(refuse(Reason::Other, tcp, kernel));
     }
     rules.push(refuse(Reason::Other, [], kernel));
     rules
