@@ -14,6 +14,9 @@ use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
 use vpngw::ruleset::{Hook, Kernel, Ruleset};
 use vpngw::sys::nft::{self, CheckError};
 
+mod packets;
+mod wire;
+
 /// A network namespace of its own, gone with the value.
 pub(crate) struct Ns(File);
 
@@ -203,7 +206,12 @@ fn a_rule_replaced_by_one_like_it_is_noticed() {
         let line = listed.lines().find(|l| l.contains("\"endpoint\"")).unwrap();
         let (rule, handle) = line.trim().split_once(" # handle ").unwrap();
         let other = rule.replace("198.51.100.10", "198.51.100.11");
-        sh("nft", &[&format!("replace rule inet vpngw output handle {handle} {other}")]);
+        sh(
+            "nft",
+            &[&format!(
+                "replace rule inet vpngw output handle {handle} {other}"
+            )],
+        );
         let error = nft::check(&ruleset).unwrap_err().to_string();
         assert!(error.contains("output: rule 4 is not `oifname"), "{error}");
     });
@@ -253,7 +261,10 @@ fn a_refused_part_is_named_and_nothing_changes() {
         nft::arm().unwrap();
         let before = sh("nft", &["list", "ruleset"]);
         let mut bad = Ruleset::of(&policy(), &[name("eth0")], Kernel::FULL);
-        let chain = bad.tables[0].chains.iter_mut().find(|c| c.hook == Hook::Output);
+        let chain = bad.tables[0]
+            .chains
+            .iter_mut()
+            .find(|c| c.hook == Hook::Output);
         let rule = chain.unwrap().rules[3].clone();
         // Connection tracking does not exist at egress.
         bad.tables[1].chains[0].rules.push(vpngw::ruleset::Rule {
@@ -262,7 +273,10 @@ fn a_refused_part_is_named_and_nothing_changes() {
         });
         let error = nft::apply(&bad).unwrap_err().to_string();
         assert!(error.starts_with("the kernel refused rule"), "{error}");
-        assert!(error.contains("(`endpoint`) of chain netdev vpngw egress"), "{error}");
+        assert!(
+            error.contains("(`endpoint`) of chain netdev vpngw egress"),
+            "{error}"
+        );
         assert_eq!(sh("nft", &["list", "ruleset"]), before);
     });
 }

@@ -108,11 +108,7 @@ fn check_endpoint(
     Ok(())
 }
 
-fn check_resolver(
-    hole: &Hole,
-    uplink: &Uplink,
-    tunnel: &TunnelPolicy,
-) -> Result<(), PolicyError> {
+fn check_resolver(hole: &Hole, uplink: &Uplink, tunnel: &TunnelPolicy) -> Result<(), PolicyError> {
     check_remote(hole, uplink, tunnel).map_err(|(ip, why)| PolicyError::Resolver(ip, why))?;
     if hole.remote.port() != 53 {
         return Err(PolicyError::ResolverPort(hole.remote.port()));
@@ -255,13 +251,17 @@ fn outbound_text(rule: &Outbound) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// The uplink cannot be this device.
-    #[error("the uplink cannot be `{0}`: set [uplink] device to the device that leads to the Internet")]
+    #[error(
+        "the uplink cannot be `{0}`: set [uplink] device to the device that leads to the Internet"
+    )]
     UplinkDevice(IfName),
     /// The uplink's own address is no host address.
     #[error("the uplink's address {0} {1}: give the uplink an address of its network")]
     UplinkAddress(Ipv4Addr, &'static str),
     /// Uplink and tunnel share addresses.
-    #[error("the uplink's network {0} and the tunnel's address {1} overlap: move the uplink to another network")]
+    #[error(
+        "the uplink's network {0} and the tunnel's address {1} overlap: move the uplink to another network"
+    )]
     UplinkInTunnel(Ipv4Network, Ipv4Network),
     /// The endpoint is not one host outside the tunnel.
     #[error("the endpoint {0} {1}: it must be one host reached by the uplink")]

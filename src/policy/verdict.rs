@@ -221,7 +221,10 @@ fn output(policy: &Policy, packet: &Packet<'_>) -> Verdict {
         return refuse(Reason::DockerResolver);
     }
     if let Some(uplink) = uplink.filter(|u| u.address == packet.source) {
-        if uplink.endpoint.is_some_and(|hole| packet.is_wireguard_to(&hole)) {
+        if uplink
+            .endpoint
+            .is_some_and(|hole| packet.is_wireguard_to(&hole))
+        {
             return accept(Reason::Endpoint);
         }
         if uplink.resolver.is_some_and(|hole| packet.is_from(&hole)) {
@@ -283,9 +286,7 @@ fn lan_output(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
         return accept(Reason::LanInbound);
     }
     let asks = uplink.outbound.iter().any(|rule| {
-        rule.port.transport == transport
-            && rule.port.number == to
-            && rule.to == packet.destination
+        rule.port.transport == transport && rule.port.number == to && rule.to == packet.destination
     });
     if asks {
         accept(Reason::LanOutbound)

@@ -58,13 +58,18 @@ pub fn each(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 
 /// The payload of the first attribute of this type.
 pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    each(bytes).find(|(k, _)| *k == kind).map(|(_, payload)| payload)
+    each(bytes)
+        .find(|(k, _)| *k == kind)
+        .map(|(_, payload)| payload)
 }
 
 /// The string in the first attribute of this type, up to its end mark.
 pub fn find_str(bytes: &[u8], kind: u16) -> Option<&str> {
     let payload = find(bytes, kind)?;
-    let end = payload.iter().position(|b| *b == 0).unwrap_or(payload.len());
+    let end = payload
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(payload.len());
     str::from_utf8(&payload[..end]).ok()
 }
 

@@ -67,7 +67,10 @@ impl fmt::Display for Part {
             }
             Self::Rule(family, hook, number, reason) => {
                 let (family, hook) = (family.as_str(), hook.as_str());
-                write!(f, "rule {number} (`{reason}`) of chain {family} {TABLE} {hook}")
+                write!(
+                    f,
+                    "rule {number} (`{reason}`) of chain {family} {TABLE} {hook}"
+                )
             }
         }
     }
@@ -178,7 +181,8 @@ impl Writer {
         self.parts.push(part);
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+        self.bytes
+            .extend_from_slice(&(flags | REQUEST).to_ne_bytes());
         self.bytes.extend_from_slice(&sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&[family, 0]);

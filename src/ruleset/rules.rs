@@ -258,9 +258,7 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
         [Match::Destination(MULTICAST)],
         kernel,
     ));
-    rules.extend(
-        METADATA.map(|net| refuse(Reason::Metadata, [Match::Destination(net)], kernel)),
-    );
+    rules.extend(METADATA.map(|net| refuse(Reason::Metadata, [Match::Destination(net)], kernel)));
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_dns(tunnel));
     }
@@ -364,7 +362,10 @@ fn lan_replies(uplink: &UplinkPolicy) -> Vec<(Rule, u16)> {
         let from = Match::Source(host(uplink.address));
         let to = Match::Destination(masked(rule.from));
         let port = Match::SourcePort(rule.to.transport, rule.to.number);
-        (accept(Reason::LanInbound, [device, from, to, port]), rule.to.number)
+        (
+            accept(Reason::LanInbound, [device, from, to, port]),
+            rule.to.number,
+        )
     });
     replies.collect()
 }

@@ -35,7 +35,9 @@ fn connected() -> Policy {
 
 /// The counters and the log options of each rule are the same everywhere.
 fn short(ruleset: &Ruleset) -> String {
-    let text = ruleset.to_string().replace("counter packets 0 bytes 0", "counter");
+    let text = ruleset
+        .to_string()
+        .replace("counter packets 0 bytes 0", "counter");
     text.replace(" snaplen 128", "").replace('\t', "    ")
 }
 
@@ -222,7 +224,9 @@ fn lan_exceptions_and_a_resolver_add_these_lines() {
         .filter(|rule| !old.contains(rule))
         .map(|(family, hook, rule)| format!("{} {}: {rule}", family.as_str(), hook.as_str()))
         .collect();
-    let added = added.join("\n").replace("counter packets 0 bytes 0", "counter");
+    let added = added
+        .join("\n")
+        .replace("counter packets 0 bytes 0", "counter");
     insta::assert_snapshot!(added, @r#"
     inet prerouting: iifname "eth0" ip saddr 172.30.0.1 ip daddr 172.30.0.2 udp sport 53 udp dport 40001 accept comment "resolver"
     inet prerouting: iifname "tun0" ip saddr 192.168.1.0/24 counter drop comment "spoofed"

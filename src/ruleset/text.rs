@@ -62,7 +62,10 @@ impl fmt::Display for Rule {
         }
         let reason = self.reason;
         if let Some(group) = self.log {
-            write!(f, "log prefix \"{reason}\" group {group} snaplen {LOG_BYTES} ")?;
+            write!(
+                f,
+                "log prefix \"{reason}\" group {group} snaplen {LOG_BYTES} "
+            )?;
         }
         write!(f, "{} comment \"{reason}\"", self.end)
     }

@@ -222,6 +222,10 @@ mod tests {
         let read: Vec<_> = messages(&bytes).map(|m| (m.kind, m.sequence)).collect();
         assert_eq!(read, [(20, 7), (21, 8)]);
         assert_eq!(messages(&bytes[..bytes.len() - 1]).count(), 1);
-        assert_eq!(messages(&[0; 16]).count(), 0, "a length of zero does not loop");
+        assert_eq!(
+            messages(&[0; 16]).count(),
+            0,
+            "a length of zero does not loop"
+        );
     }
 }

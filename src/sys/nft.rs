@@ -56,7 +56,9 @@ pub struct Armed {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The socket.
-    #[error("netlink: the kernel's packet filter cannot be reached; CAP_NET_ADMIN and nf_tables are needed")]
+    #[error(
+        "netlink: the kernel's packet filter cannot be reached; CAP_NET_ADMIN and nf_tables are needed"
+    )]
     Netlink(#[from] io::Error),
     /// The kernel refused a part, and with it the whole.
     #[error("the kernel refused {part}{}", .reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
