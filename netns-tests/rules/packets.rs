@@ -431,3 +431,27 @@ fn docker_s_resolver_is_out_of_reach_by_socket_and_by_frame() {
         assert!(sh("nft", &["list", "ruleset"]).contains("table netdev vpngw"));
     });
 }
+
+#[test]
+fn an_open_connection_outlives_a_block() {
+    let lab = lab();
+    lab.connect();
+    let listener = lab.app.run(|| TcpListener::bind("0.0.0.0:8080").unwrap());
+    let mut client = lab
+        .world
+        .run(|| connect_from("172.30.0.20:0", "172.30.0.2:8080").unwrap());
+    client.set_read_timeout(Some(SOON * 20)).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let blocked = Ruleset::deny_all(&[name("eth0")], Kernel::FULL);
+    lab.app.run(|| nft::apply(&blocked).unwrap());
+    server.write_all(b"hello").unwrap();
+    let before = client
+        .set_read_timeout(Some(SOON))
+        .and_then(|()| client.read(&mut [0; 5]));
+    assert!(before.is_err(), "blocked");
+    lab.connect();
+    client.set_read_timeout(Some(SOON * 20)).unwrap();
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+}

@@ -90,12 +90,11 @@ fn deny_all() {
     table arp vpngw {
         chain input {
             type filter hook input priority filter; policy drop;
-            counter drop comment "other"
         }
 
         chain output {
             type filter hook output priority filter; policy drop;
-            counter drop comment "other"
+            counter drop comment "arp"
         }
     }
     "#);
@@ -151,9 +150,11 @@ fn connected_without_exceptions() {
             oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 udp dport 53 counter accept comment "tunnel"
             oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 tcp dport 853 counter accept comment "tunnel"
             oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 udp dport 853 counter accept comment "tunnel"
-            tcp dport 53 counter log prefix "dns" group 5 reject with tcp reset comment "dns"
+            tcp dport 53 tcp flags syn / syn,ack counter log prefix "dns" group 5 reject with tcp reset comment "dns"
+            tcp dport 53 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
             udp dport 53 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
-            tcp dport 853 counter log prefix "dns" group 5 reject with tcp reset comment "dns"
+            tcp dport 853 tcp flags syn / syn,ack counter log prefix "dns" group 5 reject with tcp reset comment "dns"
+            tcp dport 853 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
             udp dport 853 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
             oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 counter accept comment "tunnel"
             oifname "tun0" ip daddr 0.0.0.0/8 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
@@ -164,13 +165,13 @@ fn connected_without_exceptions() {
             oifname "tun0" ip daddr 172.16.0.0/12 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
             oifname "tun0" ip daddr 192.168.0.0/16 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
             oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 counter accept comment "tunnel"
-            oifname "eth0" tcp dport 1900 counter log prefix "port-mapping" group 5 reject with tcp reset comment "port-mapping"
+            oifname "eth0" tcp dport 1900 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
             oifname "eth0" udp dport 1900 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
-            oifname "eth0" tcp dport 5350 counter log prefix "port-mapping" group 5 reject with tcp reset comment "port-mapping"
+            oifname "eth0" tcp dport 5350 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
             oifname "eth0" udp dport 5350 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
-            oifname "eth0" tcp dport 5351 counter log prefix "port-mapping" group 5 reject with tcp reset comment "port-mapping"
+            oifname "eth0" tcp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
             oifname "eth0" udp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
-            meta l4proto tcp counter log prefix "other" group 5 reject with tcp reset comment "other"
+            tcp flags syn / syn,ack counter log prefix "other" group 5 reject with tcp reset comment "other"
             counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
         }
     }
@@ -186,13 +187,12 @@ fn connected_without_exceptions() {
         chain input {
             type filter hook input priority filter; policy drop;
             iifname "eth0" arp daddr ip 172.30.0.2 counter accept comment "arp"
-            counter drop comment "other"
         }
 
         chain output {
             type filter hook output priority filter; policy drop;
             oifname "eth0" arp saddr ip 172.30.0.2 counter accept comment "arp"
-            counter drop comment "other"
+            counter drop comment "arp"
         }
     }
     "#);
