@@ -140,7 +140,7 @@ impl Target {
         let uplink = policy.uplink.as_ref().filter(|u| u.device == device.name);
         let own = tunnel
             .and_then(|t| t.addresses.first().map(|a| a.ip()))
-            .or(uplink.map(|u| u.address))
+            .or_else(|| uplink.map(|u| u.address))
             .unwrap_or(Ipv4Addr::LOCALHOST);
         let source = match self.address {
             IpAddr::V4(_) => IpAddr::V4(own),

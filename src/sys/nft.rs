@@ -10,7 +10,7 @@ use crate::sys::netlink::Netlink;
 
 mod readback;
 
-pub use readback::{CheckError, Counter, check, counters};
+pub use readback::{CheckError, Counter, Totals, check, counters};
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: isize = 0;
@@ -138,6 +138,30 @@ pub fn arm() -> Result<Armed, ApplyError> {
     }
 }
 
+/// What this kernel has, found out by loading deny-all with all that is used.
+///
+/// # Errors
+///
+/// Deny-all cannot be loaded at all; what was in force is in force still.
+pub fn probe(armed: &Armed) -> Result<Kernel, ApplyError> {
+    let kernel = Kernel {
+        egress_hook: armed.egress_hook,
+        modules: true,
+    };
+    match apply(&Ruleset::deny_all(&armed.devices, kernel)) {
+        Ok(()) => Ok(kernel),
+        // `log` and `reject` without their modules (nft_expr_type_get, net/netfilter/nf_tables_api.c).
+        Err(error) if matches!(error.refused(), Some((Part::Rule(..), ENOENT))) => {
+            let kernel = Kernel {
+                modules: false,
+                ..kernel
+            };
+            apply(&Ruleset::deny_all(&armed.devices, kernel)).map(|()| kernel)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes `ruleset` be in force, replacing whatever our tables held.
 ///
 /// # Errors
@@ -245,6 +269,7 @@ fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ruleset::attribute::{put_nested, put_str};
 
     fn refused(part: Part, errno: i32) -> ApplyError {
         ApplyError::Refused {
@@ -274,7 +299,6 @@ mod tests {
 
     #[test]
     fn loopback_and_tun_do_not_lead_out() {
-        use crate::ruleset::attribute::{put_nested, put_str};
         let link = |flags: u32, kind: Option<&str>| {
             let mut bytes = vec![0; IFINFO];
             bytes[IFINFO_FLAGS..IFINFO_FLAGS + 4].copy_from_slice(&flags.to_ne_bytes());
