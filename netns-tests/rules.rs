@@ -1,6 +1,8 @@
 //! The ruleset against the kernel: what we load is what `nft` prints, and what was changed behind our
 //! back is noticed.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are not seen as tests")]
+
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
@@ -13,6 +15,9 @@ use vpngw::net::{Fwmark, IfName};
 use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
 use vpngw::ruleset::{Hook, Kernel, Ruleset};
 use vpngw::sys::nft::{self, CheckError};
+
+mod packets;
+mod wire;
 
 /// A network namespace of its own, gone with the value.
 pub(crate) struct Ns(File);

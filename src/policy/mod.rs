@@ -89,3 +89,6 @@ pub enum Permit {
         address: SocketAddrV4,
     },
 }
+
+#[cfg(test)]
+mod tests;

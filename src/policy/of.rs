@@ -163,7 +163,7 @@ fn check_inbound(rule: &Inbound, tunnel: &TunnelPolicy) -> Result<(), PolicyErro
     if from.ip().is_loopback() {
         return refuse("holds loopback addresses");
     }
-    if METADATA.iter().any(|net| *net == from) {
+    if METADATA.contains(&from) {
         return refuse("is a metadata service");
     }
     match tunnel_overlap(from, tunnel) {

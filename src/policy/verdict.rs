@@ -194,6 +194,9 @@ pub fn verdict(policy: &Policy, flow: &Flow) -> Verdict {
         destination,
     };
     match flow.direction {
+        Direction::In | Direction::Forward if !loopback && packet.is_spoofed(policy) => {
+            refuse(Reason::Spoofed)
+        }
         Direction::Forward => refuse(Reason::Forward),
         Direction::Out | Direction::In if loopback && destination == DOCKER_RESOLVER => {
             refuse(Reason::DockerResolver)
@@ -294,33 +297,14 @@ fn lan_output(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
 
 fn input(policy: &Policy, packet: &Packet<'_>) -> Verdict {
     let device = &packet.flow.device;
-    if let Some(uplink) = policy.uplink.as_ref().filter(|u| u.device == device.name) {
-        let ours = uplink.address == packet.destination;
-        if ours
-            && uplink
-                .endpoint
-                .is_some_and(|hole| packet.is_wireguard_from(&hole))
-        {
-            return accept(Reason::Endpoint);
-        }
-        if ours && uplink.resolver.is_some_and(|hole| packet.answers(&hole)) {
-            return accept(Reason::Resolver);
-        }
+    if let Some(reason) = packet.hole_it_answers(policy) {
+        return accept(reason);
     }
-    if let Some(tunnel) = &policy.tunnel {
-        let ours = tunnel
-            .addresses
-            .iter()
-            .any(|a| a.ip() == packet.destination);
-        if tunnel.device != device.name {
-            if ours {
-                return refuse(Reason::Spoofed);
-            }
-        } else if impossible_in_tunnel(policy, packet.source) {
-            return refuse(Reason::Spoofed);
-        } else if ours && device.kind == DeviceKind::Tun {
-            return tunnel_input(tunnel, packet);
-        }
+    if let Some(tunnel) = policy.tunnel.as_ref().filter(|t| t.device == device.name)
+        && device.kind == DeviceKind::Tun
+        && packet.is_to(tunnel)
+    {
+        return tunnel_input(tunnel, packet);
     }
     let uplink = policy.uplink.as_ref().filter(|u| u.device == device.name);
     uplink.map_or(refuse(Reason::Other), |uplink| lan_input(uplink, packet))
@@ -361,7 +345,8 @@ fn lan_input(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
 /// Private destinations that the tunnel may carry: the prefixes of our addresses, the resolvers, and
 /// what is configured.
 pub fn permitted(tunnel: &TunnelPolicy) -> impl Iterator<Item = Ipv4Network> {
-    let prefixes = tunnel.addresses.iter().copied().map(masked);
+    let wide = tunnel.addresses.iter().filter(|net| net.prefix() < 32);
+    let prefixes = wide.copied().map(masked);
     let resolvers = tunnel.dns.iter().map(|&ip| Ipv4Network::from(ip));
     let private = tunnel.private.iter().copied().map(masked);
     prefixes.chain(resolvers).chain(private)
@@ -384,12 +369,6 @@ pub fn impossible_sources(policy: &Policy) -> Vec<Ipv4Network> {
     found
 }
 
-fn impossible_in_tunnel(policy: &Policy, source: Ipv4Addr) -> bool {
-    impossible_sources(policy)
-        .iter()
-        .any(|net| net.contains(source))
-}
-
 impl Packet<'_> {
     fn is_from(&self, hole: &Hole) -> bool {
         self.flow.mark == hole.mark
@@ -408,8 +387,39 @@ impl Packet<'_> {
                 == Some((Transport::Udp, hole.remote.port(), hole.source_port))
     }
 
-    fn is_wireguard_from(&self, hole: &Hole) -> bool {
-        self.answers(hole) && self.flow.protocol.wireguard()
+    fn is_to(&self, tunnel: &TunnelPolicy) -> bool {
+        let mut addresses = tunnel.addresses.iter();
+        addresses.any(|address| address.ip() == self.destination)
+    }
+
+    fn hole_it_answers(&self, policy: &Policy) -> Option<Reason> {
+        let uplink = policy.uplink.as_ref()?;
+        let ours = uplink.device == self.flow.device.name && uplink.address == self.destination;
+        let wireguard = self.flow.protocol.wireguard();
+        if !ours {
+            None
+        } else if wireguard && uplink.endpoint.is_some_and(|hole| self.answers(&hole)) {
+            Some(Reason::Endpoint)
+        } else if uplink.resolver.is_some_and(|hole| self.answers(&hole)) {
+            Some(Reason::Resolver)
+        } else {
+            None
+        }
+    }
+
+    /// To the tunnel's address from outside the tunnel, or inside it from where nobody can be.
+    fn is_spoofed(&self, policy: &Policy) -> bool {
+        let Some(tunnel) = &policy.tunnel else {
+            return false;
+        };
+        if self.hole_it_answers(policy).is_some() {
+            return false;
+        }
+        if tunnel.device != self.flow.device.name {
+            return self.is_to(tunnel);
+        }
+        let mut impossible = impossible_sources(policy).into_iter();
+        impossible.any(|net| net.contains(self.source))
     }
 }
 

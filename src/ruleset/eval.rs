@@ -75,7 +75,7 @@ impl Match {
             Self::Mark(mark) => flow.mark == *mark,
             Self::Source(net) => source(flow).is_some_and(|ip| net.contains(ip)),
             Self::Destination(net) => destination(flow).is_some_and(|ip| net.contains(ip)),
-            Self::Protocol(transport) => flow.protocol.number() == transport.number(),
+            Self::Opening => ports(flow, Transport::Tcp).is_some() && !flow.reply,
             Self::SourcePort(t, port) => ports(flow, *t).is_some_and(|(from, _)| from == *port),
             Self::DestinationPort(t, port) => ports(flow, *t).is_some_and(|(_, to)| to == *port),
             Self::WireGuard => flow.protocol.wireguard(),

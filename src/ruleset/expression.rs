@@ -119,7 +119,7 @@ impl List<'_> {
             Match::Mark(mark) => self.meta(Meta::Mark, Cmp::Eq, &mark.0.to_ne_bytes()),
             Match::Source(net) => self.address(12, *net),
             Match::Destination(net) => self.address(16, *net),
-            Match::Protocol(transport) => self.transport(*transport),
+            Match::Opening => self.opening(),
             Match::SourcePort(transport, port) => self.port(*transport, 0, *port),
             Match::DestinationPort(transport, port) => self.port(*transport, 2, *port),
             Match::WireGuard => self.wireguard(),
@@ -231,19 +231,28 @@ impl List<'_> {
             self.compare(Cmp::Eq, &bytes[..usize::from(length)]);
         } else {
             self.payload(Base::Network, offset, 4);
-            self.mask(&net.mask().octets());
+            self.mask(net.mask().octets());
             self.compare(Cmp::Eq, &bytes);
         }
     }
 
-    fn mask(&mut self, mask: &[u8; 4]) {
+    fn mask<const N: usize>(&mut self, mask: [u8; N]) {
         self.expression("bitwise", |data| {
             put_u32(data, 1, 1);
             put_u32(data, 2, 1);
-            put_u32(data, 3, 4);
-            put_nested(data, 4, |inner| put(inner, 1, mask));
-            put_nested(data, 5, |inner| put(inner, 1, &[0; 4]));
+            put_u32(data, 3, u32::try_from(N).unwrap_or(u32::MAX));
+            put_nested(data, 4, |inner| put(inner, 1, &mask));
+            put_nested(data, 5, |inner| put(inner, 1, &[0; N]));
         });
+    }
+
+    /// SYN without ACK in the flags of the TCP header (RFC 9293 section 3.1).
+    fn opening(&mut self) {
+        let (syn, ack) = (0x02, 0x10);
+        self.transport(Transport::Tcp);
+        self.payload(Base::Transport, 13, 1);
+        self.mask([syn | ack]);
+        self.compare(Cmp::Eq, &[syn]);
     }
 
     fn port(&mut self, transport: Transport, offset: u32, port: u16) {
@@ -283,7 +292,7 @@ impl List<'_> {
 
     fn state(&mut self, bits: u32) {
         self.ct(Ct::State, None);
-        self.mask(&bits.to_ne_bytes());
+        self.mask(bits.to_ne_bytes());
         self.compare(Cmp::Neq, &[0; 4]);
     }
 

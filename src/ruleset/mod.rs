@@ -36,7 +36,8 @@ pub const LOG_BYTES: u32 = 128;
 pub struct Kernel {
     /// The netdev egress hook (Linux 5.16).
     pub egress_hook: bool,
-    /// `log group`, `reject`, `ct` and `fib`: modules of their own, which a kernel may lack.
+    /// `log group` and `reject`: modules of their own, which a kernel may lack. Without them what is
+    /// refused is dropped.
     pub modules: bool,
 }
 
@@ -156,8 +157,8 @@ pub enum Match {
     Source(Ipv4Network),
     /// `ip daddr 192.168.1.0/24`
     Destination(Ipv4Network),
-    /// `meta l4proto tcp`
-    Protocol(Transport),
+    /// `tcp flags syn / syn,ack`: opens a connection.
+    Opening,
     /// `tcp sport 8080`
     SourcePort(Transport, u16),
     /// `tcp dport 8080`
@@ -235,3 +236,8 @@ impl Hook {
         }
     }
 }
+
+#[cfg(test)]
+mod snapshots;
+#[cfg(test)]
+mod tests;

@@ -81,14 +81,21 @@ fn loopback(device: Match) -> Rule {
     }
 }
 
-/// A refusal in `output`: a copy for the log, and the sender hears of it.
+/// A refusal in `output`: a copy for the log, and the sender hears of it. A TCP connection that is being
+/// opened hears of an ICMP error only when it tries again after a second (RFC 6298 section 2), of a reset at
+/// once. One that is open must outlive a block, so it is never reset.
 fn refuse<const N: usize>(reason: Reason, matches: [Match; N], kernel: Kernel) -> Rule {
     if !kernel.modules {
         return drop(reason, matches);
     }
+    let end = if matches.contains(&Match::Opening) {
+        End::RejectReset
+    } else {
+        End::RejectProhibited
+    };
     Rule {
         log: Some(LOG_OUTPUT),
-        ..rule(reason, matches, End::RejectProhibited)
+        ..rule(reason, matches, end)
     }
 }
 
@@ -252,9 +259,13 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_dns(tunnel));
     }
-    rules.extend(DNS_PORTS.iter().flat_map(|port| {
-        TRANSPORTS.map(|t| refuse(Reason::Dns, [Match::DestinationPort(t, *port)], kernel))
-    }));
+    for port in DNS_PORTS {
+        let [tcp, udp] = TRANSPORTS.map(|t| Match::DestinationPort(t, port));
+        if kernel.modules {
+            rules.push(refuse(Reason::Dns, [tcp.clone(), Match::Opening], kernel));
+        }
+        rules.extend([tcp, udp].map(|port| refuse(Reason::Dns, [port], kernel)));
+    }
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_output(tunnel, kernel));
     }
@@ -270,11 +281,7 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
         rules.extend(lan_output(uplink));
     }
     if kernel.modules {
-        let tcp = [Match::Protocol(Transport::Tcp)];
-        rules.push(Rule {
-            end: End::RejectReset,
-            ..refuse(Reason::Other, tcp, kernel)
-        });
+        rules.push(refuse(Reason::Other, [Match::Opening], kernel));
     }
     rules.push(refuse(Reason::Other, [], kernel));
     rules
@@ -426,7 +433,6 @@ fn arp(policy: &Policy) -> Vec<Chain> {
         input.push(accept(Reason::Arp, [Match::In(device()), to]));
         output.push(accept(Reason::Arp, [Match::Out(device()), from]));
     }
-    input.push(drop(Reason::Other, []));
-    output.push(drop(Reason::Other, []));
+    output.push(drop(Reason::Arp, []));
     vec![chain(Hook::Input, input), chain(Hook::Output, output)]
 }

@@ -49,10 +49,11 @@ fn devices(attributes: &[u8]) -> Vec<&str> {
 pub fn rule(expressions: &[u8], user_data: &[u8], family: Family, rule: &Rule) -> bool {
     let mut wanted = Vec::new();
     put_rule(&mut wanted, family, rule);
-    let same = |(found, wanted): ((u16, &[u8]), (u16, &[u8]))| contains(found.1, wanted.1);
-    each(expressions).count() == each(&wanted).count()
-        && each(expressions).zip(each(&wanted)).all(same)
-        && user_data == comment(rule.reason)
+    let count = each(&wanted).count();
+    let (found, wanted) = (each(expressions), each(&wanted));
+    let mut pairs = found.map(|(_, found)| found).zip(wanted);
+    let same = pairs.all(|(found, (_, wanted))| contains(found, wanted));
+    same && each(expressions).count() == count && user_data == comment(rule.reason)
 }
 
 /// The reason in the user data of a rule: type, length, text with its end mark.

@@ -96,7 +96,7 @@ impl fmt::Display for Match {
             Self::Mark(mark) => write!(f, "meta mark {:#010x}", mark.0),
             Self::Source(net) => write!(f, "ip saddr {}", Net(*net)),
             Self::Destination(net) => write!(f, "ip daddr {}", Net(*net)),
-            Self::Protocol(transport) => write!(f, "meta l4proto {transport}"),
+            Self::Opening => f.write_str("tcp flags syn / syn,ack"),
             Self::SourcePort(transport, port) => write!(f, "{transport} sport {port}"),
             Self::DestinationPort(transport, port) => write!(f, "{transport} dport {port}"),
             Self::WireGuard => f.write_str("@th,64,8 0x1-0x4 @th,72,24 0x0"),

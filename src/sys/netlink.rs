@@ -150,13 +150,12 @@ impl Netlink {
     /// What the kernel says.
     pub fn get(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
         self.send(&request(kind, 0, 1, body))?;
-        for message in self.receive()? {
-            return match message.acknowledgement() {
-                Some(ack) => Err(io::Error::from_raw_os_error(ack.errno)),
-                None => Ok(message.payload.to_vec()),
-            };
+        let first = self.receive()?.next();
+        let message = first.ok_or(io::ErrorKind::UnexpectedEof)?;
+        match message.acknowledgement() {
+            Some(ack) => Err(io::Error::from_raw_os_error(ack.errno)),
+            None => Ok(message.payload.to_vec()),
         }
-        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::sys::netlink::Netlink;
 
 mod readback;
 
-pub use readback::{CheckError, Counter, check, counters};
+pub use readback::{CheckError, Counter, Totals, check, counters};
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: isize = 0;
@@ -138,6 +138,30 @@ pub fn arm() -> Result<Armed, ApplyError> {
     }
 }
 
+/// What this kernel has, found out by loading deny-all with all that is used.
+///
+/// # Errors
+///
+/// Deny-all cannot be loaded at all; what was in force is in force still.
+pub fn probe(armed: &Armed) -> Result<Kernel, ApplyError> {
+    let kernel = Kernel {
+        egress_hook: armed.egress_hook,
+        modules: true,
+    };
+    match apply(&Ruleset::deny_all(&armed.devices, kernel)) {
+        Ok(()) => Ok(kernel),
+        // `log` and `reject` without their modules (nft_expr_type_get, net/netfilter/nf_tables_api.c).
+        Err(error) if matches!(error.refused(), Some((Part::Rule(..), ENOENT))) => {
+            let kernel = Kernel {
+                modules: false,
+                ..kernel
+            };
+            apply(&Ruleset::deny_all(&armed.devices, kernel)).map(|()| kernel)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes `ruleset` be in force, replacing whatever our tables held.
 ///
 /// # Errors
@@ -188,7 +212,7 @@ pub fn devices() -> io::Result<Vec<IfName>> {
             unnamed = false;
             return;
         };
-        if let Some(true) = leads_out(message.payload) {
+        if leads_out(message.payload) != Some(false) {
             let attributes = message.payload.get(IFINFO..).unwrap_or_default();
             match find_str(attributes, IFLA_IFNAME).map(str::parse) {
                 Some(Ok(name)) => found.push(name),
@@ -239,5 +263,58 @@ fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::attribute::{put_nested, put_str};
+
+    fn refused(part: Part, errno: i32) -> ApplyError {
+        ApplyError::Refused {
+            part,
+            reason: None,
+            source: io::Error::from_raw_os_error(errno),
+        }
+    }
+
+    #[test]
+    fn only_the_egress_hook_may_be_missing_and_only_if_the_kernel_says_so() {
+        let chain = Part::Chain(Family::Netdev, Hook::Egress);
+        let table = Part::Table(Family::Netdev);
+        for errno in [ENOENT, EOPNOTSUPP, EAFNOSUPPORT] {
+            assert!(refused(chain, errno).no_egress_hook());
+        }
+        assert!(refused(table, EOPNOTSUPP).no_egress_hook());
+        let (eperm, enomem) = (1, 12);
+        assert!(!refused(chain, eperm).no_egress_hook());
+        assert!(!refused(chain, enomem).no_egress_hook());
+        assert!(!refused(Part::Whole, EOPNOTSUPP).no_egress_hook());
+        assert!(!refused(Part::Table(Family::Arp), EOPNOTSUPP).no_egress_hook());
+        let output = Part::Chain(Family::Inet, Hook::Output);
+        assert!(!refused(output, EOPNOTSUPP).no_egress_hook());
+        assert!(!ApplyError::NoAnswer.no_egress_hook());
+    }
+
+    #[test]
+    fn loopback_and_tun_do_not_lead_out() {
+        let link = |flags: u32, kind: Option<&str>| {
+            let mut bytes = vec![0; IFINFO];
+            bytes[IFINFO_FLAGS..IFINFO_FLAGS + 4].copy_from_slice(&flags.to_ne_bytes());
+            put_str(&mut bytes, IFLA_IFNAME, "x");
+            if let Some(kind) = kind {
+                put_nested(&mut bytes, IFLA_LINKINFO, |info| {
+                    put_str(info, IFLA_INFO_KIND, kind);
+                });
+            }
+            leads_out(&bytes)
+        };
+        assert_eq!(link(LOOPBACK, None), Some(false));
+        assert_eq!(link(0, Some("tun")), Some(false));
+        assert_eq!(link(0, Some("veth")), Some(true));
+        assert_eq!(link(0, Some("tunnel")), Some(true));
+        assert_eq!(link(0, None), Some(true));
+        assert_eq!(leads_out(&[0; 4]), None);
     }
 }

@@ -45,6 +45,36 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// Packets and bytes by reason. A packet is counted once: the frames that `egress` lets pass have been
+/// counted in `output`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Stopped on the way out or in.
+    pub blocked: BTreeMap<Reason, (u64, u64)>,
+    /// Let through.
+    pub passed: BTreeMap<Reason, (u64, u64)>,
+}
+
+impl Totals {
+    /// Adds the counters up.
+    pub fn of(counters: &[Counter]) -> Self {
+        let mut totals = Self::default();
+        for counter in counters {
+            let side = match (counter.accept, counter.hook) {
+                (true, Hook::Egress) => continue,
+                (true, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output) => {
+                    &mut totals.passed
+                }
+                (false, _) => &mut totals.blocked,
+            };
+            let (packets, bytes) = side.entry(counter.reason).or_default();
+            *packets = packets.saturating_add(counter.packets);
+            *bytes = bytes.saturating_add(counter.bytes);
+        }
+        totals
+    }
+}
+
 /// The kernel does not hold what it should, or it could not be told.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
@@ -210,4 +240,29 @@ fn counter(family: Family, hook: Hook, rule: &Rule) -> Option<Counter> {
         packets,
         bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_counted_once() {
+        let counter = |hook, accept, packets| Counter {
+            family: Family::Inet,
+            hook,
+            reason: Reason::Endpoint,
+            accept,
+            packets,
+            bytes: packets * 100,
+        };
+        let totals = Totals::of(&[
+            counter(Hook::Output, true, 2),
+            counter(Hook::Egress, true, 2),
+            counter(Hook::Input, true, 1),
+            counter(Hook::Egress, false, 4),
+        ]);
+        assert_eq!(totals.passed[&Reason::Endpoint], (3, 300));
+        assert_eq!(totals.blocked[&Reason::Endpoint], (4, 400));
+    }
 }

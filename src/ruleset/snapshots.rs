@@ -1,0 +1,244 @@
+//! The text of the rulesets that matter, for readers.
+
+use super::{Kernel, Ruleset};
+use crate::config::{Inbound, Outbound};
+use crate::net::{Fwmark, IfName};
+use crate::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
+
+fn devices() -> [IfName; 1] {
+    ["eth0".parse().unwrap()]
+}
+
+fn connected() -> Policy {
+    Policy {
+        uplink: Some(UplinkPolicy {
+            device: "eth0".parse().unwrap(),
+            address: "172.30.0.2".parse().unwrap(),
+            endpoint: Some(Hole {
+                mark: Fwmark(0x1234),
+                source_port: 40000,
+                remote: "198.51.100.10:51820".parse().unwrap(),
+            }),
+            resolver: None,
+            inbound: Vec::new(),
+            outbound: Vec::new(),
+        }),
+        tunnel: Some(TunnelPolicy {
+            device: "tun0".parse().unwrap(),
+            addresses: vec!["10.64.0.2/32".parse().unwrap()],
+            dns: vec!["10.64.0.1".parse().unwrap()],
+            private: Vec::new(),
+            forward: vec![6881],
+        }),
+    }
+}
+
+/// The counters and the log options of each rule are the same everywhere.
+fn short(ruleset: &Ruleset) -> String {
+    let text = ruleset
+        .to_string()
+        .replace("counter packets 0 bytes 0", "counter");
+    text.replace(" snaplen 128", "").replace('\t', "    ")
+}
+
+#[test]
+fn deny_all() {
+    let bare = Kernel {
+        egress_hook: true,
+        modules: false,
+    };
+    insta::assert_snapshot!(short(&Ruleset::deny_all(&devices(), bare)), @r#"
+    table inet vpngw {
+        chain input {
+            type filter hook input priority filter; policy drop;
+            meta nfproto ipv6 iifname != "lo" counter drop comment "ipv6"
+            iifname "lo" ip daddr 127.0.0.11 counter drop comment "docker-resolver"
+            iifname "lo" accept comment "loopback"
+            counter drop comment "other"
+        }
+
+        chain forward {
+            type filter hook forward priority filter; policy drop;
+            meta nfproto ipv6 iifname != "lo" counter drop comment "ipv6"
+            counter drop comment "forward"
+        }
+
+        chain output {
+            type filter hook output priority filter; policy drop;
+            meta nfproto ipv6 oifname != "lo" counter drop comment "ipv6"
+            ip daddr 127.0.0.11 counter drop comment "docker-resolver"
+            oifname "lo" accept comment "loopback"
+            ip daddr 224.0.0.0/3 counter drop comment "multicast"
+            ip daddr 169.254.169.254 counter drop comment "metadata"
+            ip daddr 169.254.170.2 counter drop comment "metadata"
+            ip daddr 100.100.100.200 counter drop comment "metadata"
+            ip daddr 192.0.0.192 counter drop comment "metadata"
+            ip daddr 168.63.129.16 counter drop comment "metadata"
+            tcp dport 53 counter drop comment "dns"
+            udp dport 53 counter drop comment "dns"
+            tcp dport 853 counter drop comment "dns"
+            udp dport 853 counter drop comment "dns"
+            counter drop comment "other"
+        }
+    }
+    table netdev vpngw {
+        chain egress {
+            type filter hook egress device "eth0" priority filter; policy drop;
+            counter drop comment "raw"
+        }
+    }
+    table arp vpngw {
+        chain input {
+            type filter hook input priority filter; policy drop;
+        }
+
+        chain output {
+            type filter hook output priority filter; policy drop;
+            counter drop comment "arp"
+        }
+    }
+    "#);
+}
+
+#[test]
+fn connected_without_exceptions() {
+    let ruleset = Ruleset::of(&connected(), &devices(), Kernel::FULL);
+    insta::assert_snapshot!(short(&ruleset), @r#"
+    table inet vpngw {
+        chain prerouting {
+            type filter hook prerouting priority raw; policy accept;
+            iifname "eth0" ip saddr 198.51.100.10 ip daddr 172.30.0.2 udp sport 51820 udp dport 40000 @th,64,8 0x1-0x4 @th,72,24 0x0 accept comment "endpoint"
+            iifname != "lo" iifname != "tun0" ip daddr 10.64.0.2 counter drop comment "spoofed"
+            iifname "tun0" ip saddr 10.64.0.2 counter drop comment "spoofed"
+            iifname "tun0" ip saddr 127.0.0.0/8 counter drop comment "spoofed"
+            iifname "tun0" ip saddr 172.30.0.2 counter drop comment "spoofed"
+            iifname "tun0" ip saddr 224.0.0.0/3 counter drop comment "spoofed"
+            iifname != "lo" meta nfproto ipv4 fib saddr . iif oif missing counter drop comment "spoofed"
+        }
+
+        chain input {
+            type filter hook input priority filter; policy drop;
+            meta nfproto ipv6 iifname != "lo" counter drop comment "ipv6"
+            iifname "lo" ip daddr 127.0.0.11 counter drop comment "docker-resolver"
+            iifname "lo" accept comment "loopback"
+            iifname "eth0" ip saddr 198.51.100.10 ip daddr 172.30.0.2 udp sport 51820 udp dport 40000 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
+            iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 ct state established,related counter accept comment "tunnel"
+            iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 tcp dport 6881 counter accept comment "forwarded-port"
+            iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 udp dport 6881 counter accept comment "forwarded-port"
+            counter drop comment "other"
+        }
+
+        chain forward {
+            type filter hook forward priority filter; policy drop;
+            meta nfproto ipv6 iifname != "lo" counter drop comment "ipv6"
+            counter drop comment "forward"
+        }
+
+        chain output {
+            type filter hook output priority filter; policy drop;
+            meta nfproto ipv6 oifname != "lo" counter drop comment "ipv6"
+            ip daddr 127.0.0.11 counter log prefix "docker-resolver" group 5 reject with icmpx admin-prohibited comment "docker-resolver"
+            oifname "lo" accept comment "loopback"
+            oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
+            ip daddr 224.0.0.0/3 counter log prefix "multicast" group 5 reject with icmpx admin-prohibited comment "multicast"
+            ip daddr 169.254.169.254 counter log prefix "metadata" group 5 reject with icmpx admin-prohibited comment "metadata"
+            ip daddr 169.254.170.2 counter log prefix "metadata" group 5 reject with icmpx admin-prohibited comment "metadata"
+            ip daddr 100.100.100.200 counter log prefix "metadata" group 5 reject with icmpx admin-prohibited comment "metadata"
+            ip daddr 192.0.0.192 counter log prefix "metadata" group 5 reject with icmpx admin-prohibited comment "metadata"
+            ip daddr 168.63.129.16 counter log prefix "metadata" group 5 reject with icmpx admin-prohibited comment "metadata"
+            oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 tcp dport 53 counter accept comment "tunnel"
+            oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 udp dport 53 counter accept comment "tunnel"
+            oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 tcp dport 853 counter accept comment "tunnel"
+            oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 udp dport 853 counter accept comment "tunnel"
+            tcp dport 53 tcp flags syn / syn,ack counter log prefix "dns" group 5 reject with tcp reset comment "dns"
+            tcp dport 53 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
+            udp dport 53 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
+            tcp dport 853 tcp flags syn / syn,ack counter log prefix "dns" group 5 reject with tcp reset comment "dns"
+            tcp dport 853 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
+            udp dport 853 counter log prefix "dns" group 5 reject with icmpx admin-prohibited comment "dns"
+            oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 ip daddr 10.64.0.1 counter accept comment "tunnel"
+            oifname "tun0" ip daddr 0.0.0.0/8 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
+            oifname "tun0" ip daddr 10.0.0.0/8 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
+            oifname "tun0" ip daddr 100.64.0.0/10 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
+            oifname "tun0" ip daddr 127.0.0.0/8 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
+            oifname "tun0" ip daddr 169.254.0.0/16 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
+            oifname "tun0" ip daddr 172.16.0.0/12 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
+            oifname "tun0" ip daddr 192.168.0.0/16 counter log prefix "private" group 5 reject with icmpx admin-prohibited comment "private"
+            oifname "tun0" meta oifkind "tun" ip saddr 10.64.0.2 counter accept comment "tunnel"
+            oifname "eth0" tcp dport 1900 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
+            oifname "eth0" udp dport 1900 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
+            oifname "eth0" tcp dport 5350 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
+            oifname "eth0" udp dport 5350 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
+            oifname "eth0" tcp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
+            oifname "eth0" udp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
+            tcp flags syn / syn,ack counter log prefix "other" group 5 reject with tcp reset comment "other"
+            counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
+        }
+    }
+    table netdev vpngw {
+        chain egress {
+            type filter hook egress device "eth0" priority filter; policy drop;
+            oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
+            oifname "eth0" arp saddr ip 172.30.0.2 counter accept comment "arp"
+            counter log prefix "raw" group 6 drop comment "raw"
+        }
+    }
+    table arp vpngw {
+        chain input {
+            type filter hook input priority filter; policy drop;
+            iifname "eth0" arp daddr ip 172.30.0.2 counter accept comment "arp"
+        }
+
+        chain output {
+            type filter hook output priority filter; policy drop;
+            oifname "eth0" arp saddr ip 172.30.0.2 counter accept comment "arp"
+            counter drop comment "arp"
+        }
+    }
+    "#);
+}
+
+#[test]
+fn lan_exceptions_and_a_resolver_add_these_lines() {
+    let before = Ruleset::of(&connected(), &devices(), Kernel::FULL);
+    let mut policy = connected();
+    if let Some(uplink) = &mut policy.uplink {
+        uplink.inbound.push(Inbound {
+            from: "192.168.1.0/24".parse().unwrap(),
+            to: "tcp/8080".parse().unwrap(),
+        });
+        uplink.outbound.push(Outbound {
+            to: "192.168.1.20".parse().unwrap(),
+            port: "tcp/445".parse().unwrap(),
+        });
+        uplink.resolver = Some(Hole {
+            mark: Fwmark(0x1234),
+            source_port: 40001,
+            remote: "172.30.0.1:53".parse().unwrap(),
+        });
+    }
+    let after = Ruleset::of(&policy, &devices(), Kernel::FULL);
+    let old: Vec<_> = before.rules().collect();
+    let added: Vec<_> = after
+        .rules()
+        .filter(|rule| !old.contains(rule))
+        .map(|(family, hook, rule)| format!("{} {}: {rule}", family.as_str(), hook.as_str()))
+        .collect();
+    let added = added
+        .join("\n")
+        .replace("counter packets 0 bytes 0", "counter");
+    insta::assert_snapshot!(added, @r#"
+    inet prerouting: iifname "eth0" ip saddr 172.30.0.1 ip daddr 172.30.0.2 udp sport 53 udp dport 40001 accept comment "resolver"
+    inet prerouting: iifname "tun0" ip saddr 192.168.1.0/24 counter drop comment "spoofed"
+    inet prerouting: iifname "tun0" ip saddr 192.168.1.20 counter drop comment "spoofed"
+    inet input: iifname "eth0" ip saddr 172.30.0.1 ip daddr 172.30.0.2 udp sport 53 udp dport 40001 counter accept comment "resolver"
+    inet input: iifname "eth0" ip saddr 192.168.1.0/24 ip daddr 172.30.0.2 tcp dport 8080 counter accept comment "lan-inbound"
+    inet input: iifname "eth0" ip saddr 192.168.1.20 ip daddr 172.30.0.2 tcp sport 445 ct state established ct direction reply counter accept comment "lan-outbound"
+    inet output: oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 172.30.0.1 udp sport 40001 udp dport 53 counter accept comment "resolver"
+    inet output: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.0/24 tcp sport 8080 ct direction reply ct original proto-dst 8080 counter accept comment "lan-inbound"
+    inet output: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.20 tcp dport 445 counter accept comment "lan-outbound"
+    netdev egress: oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 172.30.0.1 udp sport 40001 udp dport 53 counter accept comment "resolver"
+    netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.0/24 tcp sport 8080 counter accept comment "lan-inbound"
+    netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.20 tcp dport 445 counter accept comment "lan-outbound"
+    "#);
+}

@@ -1,0 +1,242 @@
+//! Properties of every ruleset, and how the rules are held against the specification.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::Ipv4Network;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Inbound, Outbound};
+use crate::policy::{
+    Device, DeviceKind, Direction, Flow, Hole, Policy, Protocol, TunnelPolicy, UplinkPolicy,
+    verdict,
+};
+
+/// Few values, so that rules and packets meet.
+const ADDRESSES: [[u8; 4]; 16] = [
+    [10, 64, 0, 2],
+    [10, 64, 0, 1],
+    [10, 64, 9, 9],
+    [172, 30, 0, 2],
+    [172, 30, 0, 1],
+    [172, 30, 0, 20],
+    [192, 168, 1, 7],
+    [198, 51, 100, 10],
+    [1, 1, 1, 1],
+    [127, 0, 0, 1],
+    [127, 0, 0, 11],
+    [239, 255, 255, 250],
+    [255, 255, 255, 255],
+    [169, 254, 169, 254],
+    [100, 100, 100, 200],
+    [0, 0, 0, 0],
+];
+const PORTS: [u16; 9] = [53, 853, 443, 1900, 5351, 8080, 6881, 40000, 51820];
+const DEVICES: [&str; 4] = ["lo", "eth0", "tun0", "eth1"];
+
+fn address() -> impl Strategy<Value = Ipv4Addr> {
+    prop::sample::select(&ADDRESSES[..]).prop_map(Ipv4Addr::from)
+}
+
+fn network() -> impl Strategy<Value = Ipv4Network> {
+    let prefix = prop::sample::select(vec![8_u8, 12, 16, 24, 31, 32]);
+    (address(), prefix).prop_map(|(ip, prefix)| Ipv4Network::new(ip, prefix).unwrap())
+}
+
+fn port() -> impl Strategy<Value = u16> {
+    prop::sample::select(&PORTS[..])
+}
+
+fn transport_port() -> impl Strategy<Value = crate::net::Port> {
+    (any::<bool>(), port()).prop_map(|(tcp, number)| crate::net::Port {
+        transport: if tcp { Transport::Tcp } else { Transport::Udp },
+        number,
+    })
+}
+
+fn hole() -> impl Strategy<Value = Hole> {
+    (address(), port(), port()).prop_map(|(ip, remote, source_port)| Hole {
+        mark: Fwmark(7),
+        source_port,
+        remote: std::net::SocketAddrV4::new(ip, remote),
+    })
+}
+
+fn uplink() -> impl Strategy<Value = UplinkPolicy> {
+    let inbound = (network(), transport_port()).prop_map(|(from, to)| Inbound { from, to });
+    let outbound = (address(), transport_port()).prop_map(|(to, port)| Outbound { to, port });
+    let lists = (
+        prop::collection::vec(inbound, 0..3),
+        prop::collection::vec(outbound, 0..3),
+    );
+    let holes = (prop::option::of(hole()), prop::option::of(hole()));
+    (lists, holes).prop_map(|((inbound, outbound), (endpoint, resolver))| UplinkPolicy {
+        device: "eth0".parse().unwrap(),
+        address: Ipv4Addr::new(172, 30, 0, 2),
+        endpoint,
+        resolver,
+        inbound,
+        outbound,
+    })
+}
+
+fn tunnel() -> impl Strategy<Value = TunnelPolicy> {
+    let own = prop::sample::select(vec!["10.64.0.2/32", "10.64.0.2/16"]);
+    let dns = prop::collection::vec(address(), 0..2);
+    let private = prop::collection::vec(network(), 0..2);
+    let forward = prop::collection::vec(port(), 0..2);
+    (own, dns, private, forward).prop_map(|(own, dns, private, forward)| TunnelPolicy {
+        device: "tun0".parse().unwrap(),
+        addresses: vec![own.parse().unwrap()],
+        dns,
+        private,
+        forward,
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let parts = (prop::option::of(uplink()), prop::option::of(tunnel()));
+    parts.prop_map(|(uplink, tunnel)| Policy { uplink, tunnel })
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    let ports = (port(), port(), any::<bool>());
+    prop_oneof![
+        3 => (port(), port()).prop_map(|(source, destination)| Protocol::Tcp { source, destination }),
+        6 => ports.prop_map(|(source, destination, wireguard)| Protocol::Udp {
+            source,
+            destination,
+            wireguard,
+        }),
+        1 => Just(Protocol::Icmp),
+        1 => Just(Protocol::Other(47)),
+    ]
+}
+
+fn flow() -> impl Strategy<Value = Flow> {
+    let direction = prop_oneof![
+        4 => Just(Direction::Out),
+        4 => Just(Direction::In),
+        1 => Just(Direction::Forward)
+    ];
+    let device = (prop::sample::select(&DEVICES[..]), any::<bool>()).prop_map(|(name, fake)| {
+        let kind = match name {
+            "lo" => DeviceKind::Loopback,
+            "tun0" if !fake => DeviceKind::Tun,
+            _ => DeviceKind::Other,
+        };
+        let name = name.parse().unwrap();
+        Device { name, kind }
+    });
+    let ends = (address(), address(), prop::bool::weighted(0.1));
+    let rest = (protocol(), any::<bool>(), any::<bool>());
+    (direction, device, ends, rest).prop_map(|(direction, device, ends, rest)| {
+        let (from, to, ipv6) = ends;
+        let (protocol, marked, reply) = rest;
+        let version = |ip: Ipv4Addr| match ipv6 {
+            true => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            false => IpAddr::V4(ip),
+        };
+        Flow {
+            direction,
+            device,
+            source: version(from),
+            destination: version(to),
+            protocol,
+            mark: Fwmark(if marked { 7 } else { 0 }),
+            reply,
+        }
+    })
+}
+
+/// The end of a packet under a ruleset, with the reason that the rule names.
+fn decided(ruleset: &Ruleset, flow: &Flow) -> (bool, Option<Reason>) {
+    let decision = ruleset.decide(flow);
+    (decision.accept, decision.rule.map(|rule| rule.reason))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_rules_say_what_the_policy_says(policy in policy(), flow in flow()) {
+        let ruleset = Ruleset::of(&policy, &[], Kernel::FULL);
+        let wanted = verdict(&policy, &flow);
+        prop_assert_eq!(decided(&ruleset, &flow), (wanted.accept, Some(wanted.rule)));
+        let bare = Kernel { egress_hook: false, modules: false };
+        let bare = Ruleset::of(&policy, &[], bare);
+        prop_assert_eq!(bare.decide(&flow).accept, wanted.accept);
+    }
+
+    #[test]
+    fn the_default_policy_accepts_loopback_only(flow in flow()) {
+        let accept = verdict(&Policy::default(), &flow).accept;
+        let loopback = flow.device.kind == DeviceKind::Loopback;
+        prop_assert!(!accept || loopback);
+    }
+
+    #[test]
+    fn nothing_accepts_ipv6_off_loopback(policy in policy(), flow in flow()) {
+        let ruleset = Ruleset::of(&policy, &[], Kernel::FULL);
+        let accept = ruleset.decide(&flow).accept;
+        let ipv6 = flow.source.is_ipv6() && flow.device.kind != DeviceKind::Loopback;
+        prop_assert!(!(accept && ipv6));
+    }
+
+    #[test]
+    fn only_what_is_permitted_leaves_by_the_uplink(policy in policy(), flow in flow()) {
+        let out = flow.direction == Direction::Out && flow.device.name.as_str() == "eth0";
+        let accept = Ruleset::of(&policy, &[], Kernel::FULL).decide(&flow).accept;
+        if out && accept {
+            let uplink = policy.uplink.unwrap();
+            prop_assert_eq!(flow.source, IpAddr::V4(uplink.address));
+            let (transport, from, to) = flow.protocol.ports().unwrap();
+            let hole = flow.mark == Fwmark(7) && transport == Transport::Udp;
+            let answer = flow.reply && uplink.inbound.iter().any(|r| r.to.number == from);
+            let ask = uplink.outbound.iter().any(|r| r.port.number == to);
+            prop_assert!(hole || answer || ask);
+        }
+    }
+
+    #[test]
+    fn permissions_only_add_accepts(policy in policy(), devices in 0..3_usize) {
+        let devices: Vec<_> = ["eth0", "eth1"][..devices.min(2)]
+            .iter()
+            .map(|name| name.parse().unwrap())
+            .collect();
+        let rules = |policy: &Policy| -> HashSet<String> {
+            let ruleset = Ruleset::of(policy, &devices, Kernel::FULL);
+            let accepts = ruleset.rules().filter(|(_, hook, rule)| {
+                rule.end == End::Accept && *hook != Hook::Prerouting
+            });
+            accepts.map(|(f, h, rule)| format!("{f:?} {h:?} {rule}")).collect()
+        };
+        let (least, more) = (rules(&Policy::default()), rules(&policy));
+        prop_assert!(least.is_subset(&more));
+        let idle = Policy { uplink: policy.uplink.map(|uplink| UplinkPolicy {
+            endpoint: None,
+            resolver: None,
+            ..uplink
+        }), ..policy };
+        prop_assert!(rules(&idle).is_subset(&more));
+    }
+
+    #[test]
+    fn no_accept_speaks_of_ipv6(policy in policy()) {
+        let devices = ["eth0".parse().unwrap()];
+        let ruleset = Ruleset::of(&policy, &devices, Kernel::FULL);
+        for (family, hook, rule) in ruleset.rules().filter(|(_, _, r)| r.end == End::Accept) {
+            let text = rule.to_string();
+            prop_assert!(!text.contains("ipv6") && !text.contains("ip6"), "{}", text);
+            let bound = rule.matches.iter().any(|m| matches!(
+                m,
+                Match::Source(_) | Match::Destination(_) | Match::ArpSource(_) | Match::ArpDestination(_)
+            ));
+            prop_assert!(bound || rule.reason == Reason::Loopback, "{:?} {:?} {}", family, hook, text);
+        }
+        for chain in ruleset.tables.iter().flat_map(|table| &table.chains) {
+            prop_assert_eq!(chain.accept, chain.hook == Hook::Prerouting);
+        }
+    }
+}
