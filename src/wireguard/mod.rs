@@ -15,14 +15,15 @@ mod packets;
 mod peer;
 mod run;
 mod rx;
-mod session;
+pub mod session;
 mod split;
 pub mod tun;
 mod tx;
 pub mod uapi;
 mod udp;
 
-#[cfg(all(test, feature = "netns"))]
+#[cfg(test)]
+#[cfg(feature = "netns")]
 mod lab;
 
 pub use counters::{DropReason, Snapshot};

@@ -16,13 +16,13 @@ use boringtun::x25519;
 use super::peer::PeerSetup;
 
 /// Bytes a sealed packet is longer than the packet: header 16, tag 16.
-pub(super) const OVERHEAD: usize = 32;
+pub const OVERHEAD: usize = 32;
 
 /// Bytes of padding a packet may need; the buffer given to [`Session::seal`] holds as many spare ones.
-pub(super) const PADDING: usize = 15;
+pub const PADDING: usize = 15;
 
 /// The least a buffer for a message must hold: a handshake initiation.
-pub(super) const SMALLEST_BUFFER: usize = 148;
+pub const SMALLEST_BUFFER: usize = 148;
 
 const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
@@ -44,7 +44,7 @@ const HANDSHAKE_RESPONSE: u8 = 2;
 const DATA: u8 = 4;
 
 /// A session with one peer, or the attempt to have one.
-pub(super) struct Session {
+pub struct Session {
     tunn: Tunn,
     remote: IpAddr,
     /// The newest completed handshake.
@@ -77,7 +77,7 @@ enum Silence {
 
 /// What became of a packet that should leave.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Sealed {
+pub enum Sealed {
     /// The first this many bytes of the buffer are to be sent.
     Send(usize),
     /// Kept until there is a session.
@@ -88,7 +88,7 @@ pub(super) enum Sealed {
 
 /// What became of a datagram.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Opened {
+pub enum Opened {
     /// An inner packet, in the first this many bytes of the buffer.
     Packet(usize),
     /// A message to send back, in the first this many bytes of the buffer.
@@ -104,7 +104,7 @@ impl Session {
     ///
     /// # Errors
     /// The kernel gives no random bytes.
-    pub(super) fn new(peer: &PeerSetup, remote: Ipv4Addr, now: Instant) -> io::Result<Self> {
+    pub fn new(peer: &PeerSetup, remote: Ipv4Addr, now: Instant) -> io::Result<Self> {
         let mut index = [0; 4];
         rustix::rand::getrandom(&mut index, rustix::rand::GetRandomFlags::empty())?;
         // boringtun numbers sessions in the low 8 bits of the index.
@@ -132,14 +132,14 @@ impl Session {
     }
 
     /// The peer is reached at another address from now on.
-    pub(super) fn moved(&mut self, remote: Ipv4Addr) {
+    pub fn moved(&mut self, remote: Ipv4Addr) {
         self.remote = remote.into();
         self.waiting = None;
         self.silence = Silence::Unreported;
     }
 
     /// Writes a handshake initiation to `dst`, even when one is on its way.
-    pub(super) fn initiate(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+    pub fn initiate(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
         match self.tunn.format_handshake_initiation(dst, true) {
             TunnResult::WriteToNetwork(message) => {
                 let len = message.len();
@@ -156,7 +156,7 @@ impl Session {
     /// Seals the packet in the first `len` bytes of `buffer` into `dst`. The bytes after it are padding
     /// meanwhile and themselves again afterwards; there are at least [`PADDING`] of them. `dst` holds at
     /// least `len` + [`PADDING`] + [`OVERHEAD`] and [`SMALLEST_BUFFER`] bytes.
-    pub(super) fn seal(
+    pub fn seal(
         &mut self,
         now: Instant,
         buffer: &mut [u8],
@@ -191,7 +191,7 @@ impl Session {
     }
 
     /// Opens one datagram into `dst`, which is at least as long and holds [`SMALLEST_BUFFER`] bytes.
-    pub(super) fn open(&mut self, now: Instant, datagram: &[u8], dst: &mut [u8]) -> Opened {
+    pub fn open(&mut self, now: Instant, datagram: &[u8], dst: &mut [u8]) -> Opened {
         let Some(&kind) = datagram.first() else {
             // boringtun takes an empty datagram for a question about its queue.
             return Opened::Rejected;
@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// Writes to `dst` the next message that waited for the session; called until there is none.
-    pub(super) fn next_queued(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+    pub fn next_queued(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
         if !self.drain {
             return None;
         }
@@ -251,12 +251,12 @@ impl Session {
     }
 
     /// When [`Self::tick`] wants to be called next.
-    pub(super) fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Instant {
         self.next_tick
     }
 
     /// Looks at the timers. Writes to `dst` the message they call for: an initiation or a keepalive.
-    pub(super) fn tick(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+    pub fn tick(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
         self.next_tick = now + TICK;
         if let Some((sent, next)) = self.retry
             && now >= sent + REKEY_TIMEOUT - TICK
@@ -293,12 +293,12 @@ impl Session {
     }
 
     /// Whether a handshake was completed since the last call.
-    pub(super) fn take_handshake(&mut self) -> bool {
+    pub fn take_handshake(&mut self) -> bool {
         std::mem::take(&mut self.handshake)
     }
 
     /// Whether a silence has begun that was not told of yet.
-    pub(super) fn take_silence(&mut self) -> bool {
+    pub fn take_silence(&mut self) -> bool {
         let due = self.silence == Silence::Due;
         if due {
             self.silence = Silence::Reported;
