@@ -1,3 +1,28 @@
-//! One file for each subcommand.
+//! One file for each subcommand: what it prints, and the code it exits with.
 
+use std::future::Future;
+
+pub mod check;
+pub mod cleanup;
+pub mod connect;
+pub mod disconnect;
+pub mod engine;
+pub mod exit;
 pub mod explain;
+pub mod healthcheck;
+pub mod load;
+pub mod log;
+pub mod plan;
+pub mod preview;
+pub mod run;
+pub mod status;
+
+/// Runs a future on this thread.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    // It needs an epoll and an eventfd; without file descriptors no command can do anything.
+    let runtime = runtime.unwrap_or_else(|error| panic!("no event loop: {error}"));
+    runtime.block_on(future)
+}
