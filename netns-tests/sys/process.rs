@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{SocketType, sockopt};
+use rustix::net::SocketType;
 use rustix::process::{Pid, Signal, WaitOptions, getppid, waitpid};
 use vpngw::sys::{fdpass, privilege, process};
 
@@ -17,18 +17,17 @@ fn start(stand_in: &str) -> (Pid, OwnedFd) {
     (process::spawn(&arguments, far.as_fd()).unwrap(), near)
 }
 
-/// The one descriptor that came across exec. A test cannot have arguments of its own, so it is looked for.
-#[expect(unsafe_code, reason = "a descriptor by number")]
+/// The one socket that came across exec. A test cannot have arguments of its own, so it is looked for.
 fn inherited() -> OwnedFd {
     let numbers = fs::read_dir("/proc/self/fd").unwrap();
     let numbers = numbers.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut pairs = numbers.filter_map(|number| {
-        // SAFETY: only looked at; a number that is closed meanwhile gives an error.
-        let fd = unsafe { BorrowedFd::borrow_raw(number.parse().ok()?) };
-        let kind = sockopt::socket_type(fd).ok()?;
-        (kind == SocketType::SEQPACKET).then(|| fd.try_clone_to_owned().unwrap())
-    });
-    pairs.next().unwrap()
+    let numbers: Vec<String> = numbers.collect();
+    let mut sockets = numbers
+        .iter()
+        .filter_map(|number| process::inherited(number.parse().unwrap()).ok());
+    let socket = sockets.next().unwrap();
+    assert!(sockets.next().is_none(), "one socket is passed on");
+    socket
 }
 
 fn receive(fd: &OwnedFd) -> (String, Vec<OwnedFd>) {

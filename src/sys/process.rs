@@ -1,12 +1,13 @@
 //! Starts the engine, and collects children that ended.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::{SocketType, sockopt};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Our own program, also after its file was replaced by an upgrade.
@@ -68,6 +69,27 @@ pub fn spawn(arguments: &[&str], inherited: BorrowedFd<'_>) -> Result<Pid, Spawn
     Ok(Pid::from_child(&child))
 }
 
+/// The child's end of what [`spawn`] passed on, under the number it came as. It is not passed on to
+/// programs that the child starts.
+///
+/// # Errors
+/// Where nothing is open under that number, or it is no socket that keeps message boundaries: the
+/// program was started by hand.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(Errno::BADF.into());
+    }
+    #[expect(unsafe_code, reason = "a descriptor is a number after exec")]
+    // SAFETY: it is used for three system calls only, which refuse a number that is not open; nobody here
+    // closes a descriptor that came across exec.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    if sockopt::socket_type(fd)? != SocketType::SEQPACKET {
+        return Err(Errno::NOTSOCK.into());
+    }
+    fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+    Ok(fcntl_dupfd_cloexec(fd, 3)?)
+}
+
 /// Every child that ended since the last call, adopted ones too: as process 1 of a container we are
 /// the parent of all orphans. Call it on SIGCHLD.
 pub fn reap() -> Vec<(Pid, ExitStatus)> {
@@ -90,5 +112,18 @@ pub fn signal(pid: Pid, signal: Signal) -> io::Result<()> {
     match kill_process(pid, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_passed_on_is_no_link() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for number in [-1, 100_000, file.as_raw_fd()] {
+            assert!(inherited(number).is_err(), "{number}");
+        }
     }
 }
