@@ -18,9 +18,13 @@ const NETFILTER: isize = 12;
 
 /// `RTM_GETLINK` (linux/rtnetlink.h).
 const GETLINK: u16 = 18;
-/// Bytes of `ifinfomsg`, and where its flags stand.
+/// Bytes of `ifinfomsg`, and where its type and flags stand.
 const IFINFO: usize = 16;
+const IFINFO_TYPE: usize = 2;
 const IFINFO_FLAGS: usize = 8;
+/// `ARPHRD_NONE` (linux/if_arp.h): TUN. TAP is of the same kind and of type Ethernet, and is the uplink
+/// of rootless containers.
+const NO_HARDWARE: u16 = 0xfffe;
 /// `IFF_LOOPBACK` (linux/if.h).
 const LOOPBACK: u32 = 0x8;
 /// `IFLA_IFNAME`, `IFLA_LINKINFO`, and `IFLA_INFO_KIND` inside the latter (linux/if_link.h).
@@ -230,8 +234,10 @@ pub fn devices() -> io::Result<Vec<IfName>> {
 fn leads_out(link: &[u8]) -> Option<bool> {
     let flags = link.get(IFINFO_FLAGS..IFINFO_FLAGS + 4)?;
     let flags = u32::from_ne_bytes(flags.try_into().ok()?);
+    let hardware = link.get(IFINFO_TYPE..IFINFO_TYPE + 2)?;
+    let hardware = u16::from_ne_bytes(hardware.try_into().ok()?);
     let info = find(link.get(IFINFO..)?, IFLA_LINKINFO).unwrap_or_default();
-    let tun = find_str(info, IFLA_INFO_KIND) == Some("tun");
+    let tun = find_str(info, IFLA_INFO_KIND) == Some("tun") && hardware == NO_HARDWARE;
     Some(flags & LOOPBACK == 0 && !tun)
 }
 
@@ -299,8 +305,9 @@ mod tests {
 
     #[test]
     fn loopback_and_tun_do_not_lead_out() {
-        let link = |flags: u32, kind: Option<&str>| {
+        let link = |hardware: u16, flags: u32, kind: Option<&str>| {
             let mut bytes = vec![0; IFINFO];
+            bytes[IFINFO_TYPE..IFINFO_TYPE + 2].copy_from_slice(&hardware.to_ne_bytes());
             bytes[IFINFO_FLAGS..IFINFO_FLAGS + 4].copy_from_slice(&flags.to_ne_bytes());
             put_str(&mut bytes, IFLA_IFNAME, "x");
             if let Some(kind) = kind {
@@ -310,11 +317,13 @@ mod tests {
             }
             leads_out(&bytes)
         };
-        assert_eq!(link(LOOPBACK, None), Some(false));
-        assert_eq!(link(0, Some("tun")), Some(false));
-        assert_eq!(link(0, Some("veth")), Some(true));
-        assert_eq!(link(0, Some("tunnel")), Some(true));
-        assert_eq!(link(0, None), Some(true));
+        let ethernet = 1;
+        assert_eq!(link(772, LOOPBACK, None), Some(false));
+        assert_eq!(link(NO_HARDWARE, 0, Some("tun")), Some(false));
+        assert_eq!(link(ethernet, 0, Some("tun")), Some(true), "TAP");
+        assert_eq!(link(ethernet, 0, Some("veth")), Some(true));
+        assert_eq!(link(NO_HARDWARE, 0, Some("wireguard")), Some(true));
+        assert_eq!(link(ethernet, 0, None), Some(true));
         assert_eq!(leads_out(&[0; 4]), None);
     }
 }
