@@ -7,17 +7,21 @@
 )]
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space,
+    set_capabilities, unshare_unsafe,
+};
 use vpngw::config::{Inbound, Outbound};
 use vpngw::net::{Fwmark, IfName};
 use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
-use vpngw::ruleset::{Hook, Kernel, Ruleset};
-use vpngw::sys::nft::{self, CheckError};
+use vpngw::ruleset::{Hook, Kernel, Part, Ruleset};
+use vpngw::sys::nft::{self, ApplyError, CheckError};
 
 mod packets;
 mod wire;
@@ -276,6 +280,28 @@ fn stale_tables_of_our_name_are_replaced_and_others_are_left() {
         nft::clear().unwrap();
         let listed = sh("nft", &["list", "tables"]);
         assert_eq!(listed, "table ip docker-dns\ntable ip vpngw\n");
+    });
+}
+
+#[test]
+fn without_the_capability_nothing_is_armed_and_the_error_says_so() {
+    two_devices().run(|| {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let error = nft::arm().unwrap_err();
+        let text = error.to_string();
+        assert_eq!(
+            text,
+            "the kernel refused the transaction: CAP_NET_ADMIN is needed"
+        );
+        let ApplyError::Refused { part, source, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(
+            (part, source.kind()),
+            (Part::Whole, ErrorKind::PermissionDenied)
+        );
     });
 }
 

@@ -35,6 +35,7 @@ const MESSAGE: u16 = 1;
 const DUMP_TRIES: usize = 8;
 
 /// A netlink socket, bound and connected to the kernel.
+#[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
     buffer: Vec<u8>,

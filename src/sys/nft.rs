@@ -39,12 +39,16 @@ const GEN_ID: u16 = 1;
 /// Bytes of `nfgenmsg` (linux/netfilter/nfnetlink.h).
 const NFGEN: usize = 4;
 
+/// Not permitted (asm-generic/errno-base.h).
+const EPERM: i32 = 1;
+
 /// Error numbers by which a kernel says that it has no such thing (asm-generic/errno.h).
 const ENOENT: i32 = 2;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 
 /// Deny-all is in force.
+#[derive(Debug)]
 pub struct Armed {
     /// Whether the second layer is in force too: the netdev egress hook, which also sees frames by
     /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules.
@@ -241,6 +245,18 @@ fn leads_out(link: &[u8]) -> Option<bool> {
     Some(flags & LOOPBACK == 0 && !tun)
 }
 
+/// What the operator can do about an error for which the kernel has no words.
+fn hint(part: Part, errno: i32) -> Option<&'static str> {
+    match (part, errno) {
+        (_, EPERM) => Some("CAP_NET_ADMIN is needed"),
+        (Part::Table(_), EOPNOTSUPP | EAFNOSUPPORT) => {
+            Some("this kernel has no such tables; nf_tables with inet and arp is needed")
+        }
+        (Part::Rule(..), ENOENT) => Some("a module is missing; nft_ct and nft_fib_inet are needed"),
+        (Part::Whole | Part::Table(_) | Part::Chain(..) | Part::Rule(..), _) => None,
+    }
+}
+
 /// Sends a batch and reads the answers: errors of each part first, then, if there were none, the
 /// acknowledgement of the last (nfnetlink_rcv_batch, net/netfilter/nfnetlink.c).
 fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
@@ -258,10 +274,11 @@ fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
         for ack in messages.filter_map(|message| message.acknowledgement()) {
             let sequence = usize::try_from(ack.sequence).unwrap_or(usize::MAX);
             if ack.errno != 0 {
-                let part = batch.parts.get(sequence).copied();
+                let part = batch.parts.get(sequence).copied().unwrap_or(Part::Whole);
+                let hint = hint(part, ack.errno).map(str::to_owned);
                 return Err(ApplyError::Refused {
-                    part: part.unwrap_or(Part::Whole),
-                    reason: ack.reason,
+                    part,
+                    reason: ack.reason.or(hint),
                     source: io::Error::from_raw_os_error(ack.errno),
                 });
             }
@@ -293,8 +310,8 @@ mod tests {
             assert!(refused(chain, errno).no_egress_hook());
         }
         assert!(refused(table, EOPNOTSUPP).no_egress_hook());
-        let (eperm, enomem) = (1, 12);
-        assert!(!refused(chain, eperm).no_egress_hook());
+        let enomem = 12;
+        assert!(!refused(chain, EPERM).no_egress_hook());
         assert!(!refused(chain, enomem).no_egress_hook());
         assert!(!refused(Part::Whole, EOPNOTSUPP).no_egress_hook());
         assert!(!refused(Part::Table(Family::Arp), EOPNOTSUPP).no_egress_hook());
