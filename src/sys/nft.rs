@@ -104,8 +104,9 @@ impl ApplyError {
         }
     }
 
-    /// Whether the egress chain may have failed for a device that is gone.
-    fn device_gone(&self) -> bool {
+    /// Whether the egress chain may have failed for a device that is gone: list [`devices`] and try again.
+    /// Since Linux 6.16 a chain waits for its devices instead.
+    pub fn device_gone(&self) -> bool {
         self.refused() == Some((Part::Chain(Family::Netdev, Hook::Egress), ENOENT))
     }
 }
