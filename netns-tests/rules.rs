@@ -1,20 +1,27 @@
 //! The ruleset against the kernel: what we load is what `nft` prints, and what was changed behind our
 //! back is noticed.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests are not seen as tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of tests are not seen as tests"
+)]
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space,
+    set_capabilities, unshare_unsafe,
+};
 use vpngw::config::{Inbound, Outbound};
 use vpngw::net::{Fwmark, IfName};
 use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
-use vpngw::ruleset::{Hook, Kernel, Ruleset};
-use vpngw::sys::nft::{self, CheckError};
+use vpngw::ruleset::{Hook, Kernel, Part, Ruleset};
+use vpngw::sys::nft::{self, ApplyError, CheckError};
 
 mod packets;
 mod wire;
@@ -174,6 +181,28 @@ fn nft_prints_what_we_loaded() {
 }
 
 #[test]
+fn five_hundred_exceptions_load_in_one_transaction() {
+    let mut policy = policy();
+    let uplink = policy.uplink.as_mut().unwrap();
+    uplink.inbound = (0..=255)
+        .map(|n| inbound(&format!("192.168.{n}.0/24"), "tcp/8080"))
+        .collect();
+    uplink.outbound = (1..=250)
+        .map(|n| Outbound {
+            to: format!("192.168.1.{n}").parse().unwrap(),
+            port: "tcp/445".parse().unwrap(),
+        })
+        .collect();
+    let ruleset = Ruleset::of(&policy, &[name("eth0")], Kernel::FULL);
+    let bytes = ruleset.encode().bytes.len();
+    assert!(bytes > 256 * 1024, "{bytes}");
+    two_devices().run(|| {
+        nft::apply(&ruleset).unwrap();
+        nft::check(&ruleset).unwrap();
+    });
+}
+
+#[test]
 fn what_somebody_else_changes_is_noticed() {
     let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
     two_devices().run(|| {
@@ -227,16 +256,13 @@ fn arming_takes_under_five_milliseconds_and_covers_every_device() {
         let started = Instant::now();
         let armed = nft::arm().unwrap();
         let took = started.elapsed();
+        assert_eq!(nft::probe(&armed).unwrap(), Kernel::FULL);
         println!("armed in {took:?}");
         assert!(armed.egress_hook);
         let mut devices = armed.devices.clone();
         devices.sort();
         assert_eq!(devices, [name("eth0"), name("eth1")]);
-        let kernel = Kernel {
-            egress_hook: true,
-            modules: false,
-        };
-        nft::check(&Ruleset::deny_all(&devices, kernel)).unwrap();
+        nft::check(&Ruleset::deny_all(&devices, Kernel::FULL)).unwrap();
         assert!(took < Duration::from_millis(5), "{took:?}");
     });
 }
@@ -254,6 +280,28 @@ fn stale_tables_of_our_name_are_replaced_and_others_are_left() {
         nft::clear().unwrap();
         let listed = sh("nft", &["list", "tables"]);
         assert_eq!(listed, "table ip docker-dns\ntable ip vpngw\n");
+    });
+}
+
+#[test]
+fn without_the_capability_nothing_is_armed_and_the_error_says_so() {
+    two_devices().run(|| {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let error = nft::arm().unwrap_err();
+        let text = error.to_string();
+        assert_eq!(
+            text,
+            "the kernel refused the transaction: CAP_NET_ADMIN is needed"
+        );
+        let ApplyError::Refused { part, source, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(
+            (part, source.kind()),
+            (Part::Whole, ErrorKind::PermissionDenied)
+        );
     });
 }
 

@@ -45,7 +45,7 @@ impl Wire {
 }
 
 fn address(device: &str) -> SockAddr {
-    let index = rustix::net::netdevice::name_to_index(&datagram(), device).unwrap();
+    let index = rustix::net::netdevice::name_to_index(datagram(), device).unwrap();
     #[expect(unsafe_code, reason = "socket2 has no constructor for sockaddr_ll")]
     // SAFETY: the storage is large enough for a sockaddr_ll (sockaddr_storage is for any), it is zeroed,
     // and the length is that of the type that was written.

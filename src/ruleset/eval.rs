@@ -43,9 +43,14 @@ impl Ruleset {
         last
     }
 
-    fn at(&self, hook: Hook, flow: &Flow) -> Option<Decision<'_>> {
-        let inet = self.tables.iter().find(|t| t.family == Family::Inet)?;
-        let chain = inet.chains.iter().find(|chain| chain.hook == hook)?;
+    /// What the chain on this hook does, if there is one. `egress` is netdev's, all others are inet's.
+    pub(super) fn at(&self, hook: Hook, flow: &Flow) -> Option<Decision<'_>> {
+        let family = match hook {
+            Hook::Egress => Family::Netdev,
+            Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output => Family::Inet,
+        };
+        let table = self.tables.iter().find(|t| t.family == family)?;
+        let chain = table.chains.iter().find(|chain| chain.hook == hook)?;
         let rule = chain.rules.iter().find(|rule| rule.applies(flow));
         let accept = rule.map_or(chain.accept, |rule| rule.end == End::Accept);
         Some(Decision { accept, hook, rule })

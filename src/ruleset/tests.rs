@@ -200,6 +200,24 @@ proptest! {
     }
 
     #[test]
+    fn egress_is_a_second_layer_of_the_same_permissions(policy in policy(), flow in flow()) {
+        let devices = ["eth0".parse().unwrap(), "eth1".parse().unwrap()];
+        let ruleset = Ruleset::of(&policy, &devices, Kernel::FULL);
+        let led_out = ["eth0", "eth1"].contains(&flow.device.name.as_str());
+        if flow.direction == Direction::Out && led_out {
+            let accept = |flow: &Flow| ruleset.decide(flow).accept;
+            let frame = ruleset.at(Hook::Egress, &flow).unwrap().accept;
+            prop_assert!(frame || !accept(&flow), "what output permits must not die at egress");
+            let connected = Flow { reply: true, ..flow.clone() };
+            let special = [Reason::Dns, Reason::PortMapping, Reason::Metadata, Reason::Multicast];
+            let named = ruleset.decide(&connected).rule.map(|rule| rule.reason);
+            let refused = named.is_some_and(|reason| special.contains(&reason));
+            prop_assert!(!frame || accept(&connected) || refused);
+            prop_assert!(!frame || flow.device.name.as_str() == "eth0");
+        }
+    }
+
+    #[test]
     fn permissions_only_add_accepts(policy in policy(), devices in 0..3_usize) {
         let devices: Vec<_> = ["eth0", "eth1"][..devices.min(2)]
             .iter()

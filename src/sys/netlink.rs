@@ -4,6 +4,7 @@
 use std::io;
 
 use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
 use crate::ruleset::attribute;
 
@@ -13,6 +14,10 @@ const HEADER: usize = 16;
 /// Bytes of the receive buffer. The kernel prints dumps in pieces of at most 32 KiB (`netlink_dump`,
 /// net/netlink/af_netlink.c).
 const BUFFER: usize = 64 * 1024;
+
+/// Messages up to this length fit the send buffer as it comes (`net.core.wmem_default`, 208 KiB). Longer
+/// ones, which many LAN exceptions make, need CAP_NET_ADMIN for a larger one.
+const ROOMY: usize = 128 * 1024;
 
 /// Message types and flags (linux/netlink.h).
 const ERROR: u16 = 2;
@@ -30,6 +35,7 @@ const MESSAGE: u16 = 1;
 const DUMP_TRIES: usize = 8;
 
 /// A netlink socket, bound and connected to the kernel.
+#[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
     buffer: Vec<u8>,
@@ -81,8 +87,12 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// They are longer than the send buffer.
+    /// They do not fit the send buffer and it could not be made larger.
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > ROOMY {
+            let roomy = bytes.len().saturating_mul(2);
+            set_socket_send_buffer_size_force(&self.socket, roomy)?;
+        }
         let sent = self.socket.send(bytes, 0)?;
         if sent == bytes.len() {
             Ok(())

@@ -18,9 +18,13 @@ const NETFILTER: isize = 12;
 
 /// `RTM_GETLINK` (linux/rtnetlink.h).
 const GETLINK: u16 = 18;
-/// Bytes of `ifinfomsg`, and where its flags stand.
+/// Bytes of `ifinfomsg`, and where its type and flags stand.
 const IFINFO: usize = 16;
+const IFINFO_TYPE: usize = 2;
 const IFINFO_FLAGS: usize = 8;
+/// `ARPHRD_NONE` (linux/if_arp.h): TUN. TAP is of the same kind and of type Ethernet, and is the uplink
+/// of rootless containers.
+const NO_HARDWARE: u16 = 0xfffe;
 /// `IFF_LOOPBACK` (linux/if.h).
 const LOOPBACK: u32 = 0x8;
 /// `IFLA_IFNAME`, `IFLA_LINKINFO`, and `IFLA_INFO_KIND` inside the latter (linux/if_link.h).
@@ -35,12 +39,16 @@ const GEN_ID: u16 = 1;
 /// Bytes of `nfgenmsg` (linux/netfilter/nfnetlink.h).
 const NFGEN: usize = 4;
 
+/// Not permitted (asm-generic/errno-base.h).
+const EPERM: i32 = 1;
+
 /// Error numbers by which a kernel says that it has no such thing (asm-generic/errno.h).
 const ENOENT: i32 = 2;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 
 /// Deny-all is in force.
+#[derive(Debug)]
 pub struct Armed {
     /// Whether the second layer is in force too: the netdev egress hook, which also sees frames by
     /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules.
@@ -96,7 +104,8 @@ impl ApplyError {
         }
     }
 
-    /// Whether the egress chain may have failed for a device that is gone.
+    /// Whether the egress chain may have failed for a device that is gone: list [`devices`] and try again.
+    /// Since Linux 6.16 a chain waits for its devices instead.
     pub fn device_gone(&self) -> bool {
         self.refused() == Some((Part::Chain(Family::Netdev, Hook::Egress), ENOENT))
     }
@@ -230,9 +239,23 @@ pub fn devices() -> io::Result<Vec<IfName>> {
 fn leads_out(link: &[u8]) -> Option<bool> {
     let flags = link.get(IFINFO_FLAGS..IFINFO_FLAGS + 4)?;
     let flags = u32::from_ne_bytes(flags.try_into().ok()?);
+    let hardware = link.get(IFINFO_TYPE..IFINFO_TYPE + 2)?;
+    let hardware = u16::from_ne_bytes(hardware.try_into().ok()?);
     let info = find(link.get(IFINFO..)?, IFLA_LINKINFO).unwrap_or_default();
-    let tun = find_str(info, IFLA_INFO_KIND) == Some("tun");
+    let tun = find_str(info, IFLA_INFO_KIND) == Some("tun") && hardware == NO_HARDWARE;
     Some(flags & LOOPBACK == 0 && !tun)
+}
+
+/// What the operator can do about an error for which the kernel has no words.
+fn hint(part: Part, errno: i32) -> Option<&'static str> {
+    match (part, errno) {
+        (_, EPERM) => Some("CAP_NET_ADMIN is needed"),
+        (Part::Table(_), EOPNOTSUPP | EAFNOSUPPORT) => {
+            Some("this kernel has no such tables; nf_tables with inet and arp is needed")
+        }
+        (Part::Rule(..), ENOENT) => Some("a module is missing; nft_ct and nft_fib_inet are needed"),
+        (Part::Whole | Part::Table(_) | Part::Chain(..) | Part::Rule(..), _) => None,
+    }
 }
 
 /// Sends a batch and reads the answers: errors of each part first, then, if there were none, the
@@ -252,10 +275,11 @@ fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
         for ack in messages.filter_map(|message| message.acknowledgement()) {
             let sequence = usize::try_from(ack.sequence).unwrap_or(usize::MAX);
             if ack.errno != 0 {
-                let part = batch.parts.get(sequence).copied();
+                let part = batch.parts.get(sequence).copied().unwrap_or(Part::Whole);
+                let hint = hint(part, ack.errno).map(str::to_owned);
                 return Err(ApplyError::Refused {
-                    part: part.unwrap_or(Part::Whole),
-                    reason: ack.reason,
+                    part,
+                    reason: ack.reason.or(hint),
                     source: io::Error::from_raw_os_error(ack.errno),
                 });
             }
@@ -287,8 +311,8 @@ mod tests {
             assert!(refused(chain, errno).no_egress_hook());
         }
         assert!(refused(table, EOPNOTSUPP).no_egress_hook());
-        let (eperm, enomem) = (1, 12);
-        assert!(!refused(chain, eperm).no_egress_hook());
+        let enomem = 12;
+        assert!(!refused(chain, EPERM).no_egress_hook());
         assert!(!refused(chain, enomem).no_egress_hook());
         assert!(!refused(Part::Whole, EOPNOTSUPP).no_egress_hook());
         assert!(!refused(Part::Table(Family::Arp), EOPNOTSUPP).no_egress_hook());
@@ -299,8 +323,9 @@ mod tests {
 
     #[test]
     fn loopback_and_tun_do_not_lead_out() {
-        let link = |flags: u32, kind: Option<&str>| {
+        let link = |hardware: u16, flags: u32, kind: Option<&str>| {
             let mut bytes = vec![0; IFINFO];
+            bytes[IFINFO_TYPE..IFINFO_TYPE + 2].copy_from_slice(&hardware.to_ne_bytes());
             bytes[IFINFO_FLAGS..IFINFO_FLAGS + 4].copy_from_slice(&flags.to_ne_bytes());
             put_str(&mut bytes, IFLA_IFNAME, "x");
             if let Some(kind) = kind {
@@ -310,11 +335,13 @@ mod tests {
             }
             leads_out(&bytes)
         };
-        assert_eq!(link(LOOPBACK, None), Some(false));
-        assert_eq!(link(0, Some("tun")), Some(false));
-        assert_eq!(link(0, Some("veth")), Some(true));
-        assert_eq!(link(0, Some("tunnel")), Some(true));
-        assert_eq!(link(0, None), Some(true));
+        let ethernet = 1;
+        assert_eq!(link(772, LOOPBACK, None), Some(false));
+        assert_eq!(link(NO_HARDWARE, 0, Some("tun")), Some(false));
+        assert_eq!(link(ethernet, 0, Some("tun")), Some(true), "TAP");
+        assert_eq!(link(ethernet, 0, Some("veth")), Some(true));
+        assert_eq!(link(NO_HARDWARE, 0, Some("wireguard")), Some(true));
+        assert_eq!(link(ethernet, 0, None), Some(true));
         assert_eq!(leads_out(&[0; 4]), None);
     }
 }
