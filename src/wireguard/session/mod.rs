@@ -2,6 +2,8 @@
 //!
 //! Added here: padding to 16 bytes, a random index, jitter between retries, retries that never end,
 //! a rekey that does not wait for traffic, message limits, and word of handshakes and of silence.
+//! Also the two timers that begin with a packet: boringtun stamps packets with the time of its last
+//! tick, so a question and its answer within one tick look simultaneous and start neither.
 //! Time is passed in; boringtun reads a clock of its own for its timers. Numbers without a source
 //! beside them are those of the WireGuard paper, section 6 (<https://www.wireguard.com/papers/wireguard.pdf>).
 
@@ -28,6 +30,8 @@ const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that has not answered for this long has lost the session (section 6.5).
+const UNANSWERED: Duration = KEEPALIVE_TIMEOUT.saturating_add(REKEY_TIMEOUT);
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// "Some random value between 0 and 333 ms" is added to each retry.
@@ -59,6 +63,10 @@ pub struct Session {
     waiting: Option<Instant>,
     /// When the last initiation left, and when the next one may.
     retry: Option<(Instant, Instant)>,
+    /// When the first packet arrived that nothing was sent after.
+    heard: Option<Instant>,
+    /// When the first packet left that nothing valid arrived after.
+    asked: Option<Instant>,
     next_tick: Instant,
     /// Packets queued inside boringtun may leave now.
     drain: bool,
@@ -134,6 +142,8 @@ impl Session {
             offered: None,
             waiting: None,
             retry: None,
+            heard: None,
+            asked: None,
             next_tick: now,
             drain: false,
             queued: 0,
@@ -193,6 +203,8 @@ impl Session {
             self.initiated(now);
             return Sealed::Ask(size);
         }
+        self.heard = None;
+        self.asked.get_or_insert(now);
         match limit(counter(message)) {
             Limit::Within => {}
             Limit::Rekey => self.age(),
@@ -234,6 +246,11 @@ impl Session {
                 Opened::Packet(packet.len())
             }
         };
+        // All of these were authentic.
+        self.asked = None;
+        if matches!(opened, Opened::Packet(_)) {
+            self.heard.get_or_insert(now);
+        }
         if kind == DATA && self.offered.is_some_and(|index| datagram[4..8] == index) {
             self.completed(now, false);
         }
@@ -284,9 +301,7 @@ impl Session {
             self.next_tick = next;
             return None;
         }
-        if self.silence == Silence::Unreported
-            && self.waiting.is_some_and(|since| now >= since + SILENCE)
-        {
+        if self.silence == Silence::Unreported && elapsed(self.waiting, now, SILENCE) {
             self.silence = Silence::Due;
         }
         let message = match self.tunn.update_timers(dst) {
@@ -304,12 +319,17 @@ impl Session {
         if let Some((size, kind)) = message {
             if kind == HANDSHAKE_INITIATION {
                 self.initiated(now);
+            } else {
+                self.heard = None;
             }
             return Some(size);
         }
         let idle = self.retry.is_none_or(|(_, next)| now >= next);
-        if idle && self.rekey_is_due(now) {
+        if idle && (self.rekey_is_due(now) || elapsed(self.asked, now, UNANSWERED)) {
             return self.initiate(now, dst);
+        }
+        if elapsed(self.heard, now, KEEPALIVE_TIMEOUT) {
+            return self.keepalive(dst);
         }
         None
     }
@@ -342,7 +362,20 @@ impl Session {
         }
     }
 
+    /// Tells the peer that what it sent has arrived.
+    fn keepalive(&mut self, dst: &mut [u8]) -> Option<usize> {
+        self.heard = None;
+        match self.tunn.encapsulate(&[], dst) {
+            TunnResult::WriteToNetwork(message) => Some(message.len()),
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => None,
+        }
+    }
+
     fn initiated(&mut self, now: Instant) {
+        self.asked = None;
         self.waiting.get_or_insert(now);
         let next = now + REKEY_TIMEOUT + jitter();
         self.retry = Some((now, next));
@@ -376,6 +409,10 @@ impl Session {
             age >= most
         })
     }
+}
+
+fn elapsed(since: Option<Instant>, now: Instant, time: Duration) -> bool {
+    since.is_some_and(|since| now >= since + time)
 }
 
 /// The length with padding: a multiple of 16, and not more than the MTU where the packet itself is not

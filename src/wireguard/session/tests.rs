@@ -173,6 +173,37 @@ fn the_initiator_renews_an_idle_session_before_the_responder() {
 }
 
 #[test]
+fn what_was_heard_is_answered_within_ten_seconds_and_once() {
+    let (mut a, mut b) = connected();
+    let start = Instant::now();
+    let mut dst = vec![0; SMALLEST_BUFFER];
+    // A question and its answer, closer together than two ticks.
+    let (_, question) = seal(&mut a, &packet(60, 1));
+    open(&mut b, &question);
+    let (_, answer) = seal(&mut b, &packet(60, 2));
+    open(&mut a, &answer);
+    let after = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(b.tick(after(11), &mut dst), None, "it has answered");
+    assert_eq!(a.tick(after(9), &mut dst), None);
+    assert_eq!(a.tick(after(11), &mut dst), Some(32));
+    assert_eq!(open(&mut b, &dst[..32]).0, Opened::Nothing);
+    assert_eq!(a.tick(after(12), &mut dst), None);
+    assert_eq!(b.tick(after(16), &mut dst), None);
+}
+
+#[test]
+fn a_question_without_answer_begins_a_handshake_after_fifteen_seconds() {
+    let (mut a, mut b) = connected();
+    let start = Instant::now();
+    let mut dst = vec![0; SMALLEST_BUFFER];
+    let (_, before) = seal(&mut b, &packet(60, 1));
+    open(&mut a, &before);
+    seal(&mut a, &packet(60, 1));
+    assert_eq!(a.tick(start + Duration::from_secs(14), &mut dst), None);
+    assert_eq!(a.tick(start + Duration::from_secs(16), &mut dst), Some(148));
+}
+
+#[test]
 fn a_silence_is_told_once_until_the_next_handshake() {
     let (mut a, mut b) = pair();
     let start = Instant::now();
