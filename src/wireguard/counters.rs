@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub enum DropReason {
     /// From the TUN device while there is no peer.
     Disconnected,
+    /// From the TUN device, and given up before there was a session.
+    NoSession,
     /// An inner packet that is not IPv4.
     NotIpv4,
     /// An inner packet, or its offload header, that contradicts itself.
@@ -30,8 +32,9 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order they are counted.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Disconnected,
+        Self::NoSession,
         Self::NotIpv4,
         Self::Malformed,
         Self::DestinationNotAllowed,
@@ -47,6 +50,7 @@ impl DropReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Disconnected => "disconnected",
+            Self::NoSession => "no_session",
             Self::NotIpv4 => "not_ipv4",
             Self::Malformed => "malformed",
             Self::DestinationNotAllowed => "destination_not_allowed",

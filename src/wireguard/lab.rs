@@ -222,3 +222,68 @@ fn a_stranger_and_a_forbidden_address_are_not_heard() {
     });
     inside.join().unwrap();
 }
+
+#[test]
+fn a_deleted_device_is_told_of() {
+    let inside = thread::spawn(|| {
+        enter_new_namespace();
+        let end = end(NEAR, true, Offload::Auto);
+        ip("link del tun0");
+        let told = end.events.recv_timeout(PATIENCE);
+        assert!(matches!(told, Ok(Event::Failed(_))), "{told:?}");
+    });
+    inside.join().unwrap();
+}
+
+#[test]
+fn a_device_that_is_no_tun_is_refused() {
+    let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    assert!(Device::start(null, MTU, Offload::Auto, |_| {}).is_err());
+}
+
+#[test]
+fn the_same_keys_keep_the_session_and_others_do_not() {
+    let [(near_socket, near_address), (far_socket, far_address)] = sockets();
+    let sockets = [&near_socket, &near_socket, &near_socket].map(|s| s.try_clone().unwrap());
+    let ear = far_socket.try_clone().unwrap();
+    let (finish, finished) = channel::<()>();
+    let far = thread::spawn(move || {
+        enter_new_namespace();
+        let end = end(FAR, true, Offload::Auto);
+        end.device.connect(peer(2, 1), far_socket, near_address);
+        let _ = finished.recv();
+    });
+    let near = thread::spawn(move || {
+        enter_new_namespace();
+        let end = end(NEAR, true, Offload::Auto);
+        let [first, second, third] = sockets;
+        end.device.connect(peer(1, 2), first, far_address);
+        assert_eq!(end.events.recv_timeout(PATIENCE), Ok(Event::Handshake));
+        drop(finish);
+        far.join().unwrap();
+        let last = || end.device.snapshot().last_handshake;
+        assert!(last().is_some());
+        drain(&ear);
+        end.device.connect(peer(1, 2), second, far_address);
+        hear_initiation(&ear);
+        assert!(last().is_some());
+        end.device.connect(peer(3, 2), third, far_address);
+        hear_initiation(&ear);
+        assert_eq!(last(), None);
+    });
+    near.join().unwrap();
+}
+
+fn drain(socket: &UdpSocket) {
+    while socket.recv(&mut [0; 2000]).is_ok() {}
+}
+
+/// Waits for a handshake initiation on a socket that does not block.
+fn hear_initiation(socket: &UdpSocket) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut message = [0; 2000];
+    while socket.recv(&mut message).ok() != Some(148) {
+        assert!(std::time::Instant::now() < deadline, "no initiation");
+        thread::yield_now();
+    }
+}

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::counters::Counters;
+use super::counters::{Counters, DropReason};
 use super::device::Event;
 use super::peer::{Allowed, PeerSetup};
 use super::rx::Inward;
@@ -180,6 +180,7 @@ impl<F: Fn(Event)> Loop<F> {
             }
             self.sender.flush(&link.socket, link.remote, counters);
         }
+        counters.dropped(DropReason::NoSession, link.session.take_lost());
         if link.session.take_handshake() {
             counters.handshake(SystemTime::now());
             (self.notify)(Event::Handshake);

@@ -97,15 +97,16 @@ impl Outward {
             let slot = sender.slot(room, &link.socket, link.remote, counters);
             let buffer = &mut buffer[packet.start..];
             match link.session.seal(now, buffer, size, self.mtu, slot) {
-                Sealed::Send(message) => sender.commit(message),
-                Sealed::Queued => {}
-                Sealed::Exhausted => {
-                    counters.dropped(DropReason::Exhausted, 1);
-                    continue;
+                Sealed::Send(message) => {
+                    sender.commit(message);
+                    counters.tx_packets.add(1);
+                    counters.tx_bytes.add(size as u64);
                 }
+                Sealed::Ask(message) => sender.commit(message),
+                // Counted when they leave, or when they are given up.
+                Sealed::Queued => {}
+                Sealed::Exhausted => counters.dropped(DropReason::Exhausted, 1),
             }
-            counters.tx_packets.add(1);
-            counters.tx_bytes.add(size as u64);
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Added here: padding to 16 bytes, a random index, jitter between retries, retries that never end,
 //! a rekey that does not wait for traffic, message limits, and word of handshakes and of silence.
+//! Also the two timers that begin with a packet: boringtun stamps packets with the time of its last
+//! tick, so a question and its answer within one tick look simultaneous and start neither.
 //! Time is passed in; boringtun reads a clock of its own for its timers. Numbers without a source
 //! beside them are those of the WireGuard paper, section 6 (<https://www.wireguard.com/papers/wireguard.pdf>).
 
@@ -28,6 +30,8 @@ const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that has not answered for this long has lost the session (section 6.5).
+const UNANSWERED: Duration = KEEPALIVE_TIMEOUT.saturating_add(REKEY_TIMEOUT);
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// "Some random value between 0 and 333 ms" is added to each retry.
@@ -39,9 +43,13 @@ const TICK: Duration = Duration::from_millis(250);
 /// Handshakes unanswered for this long are a silence: the state machine tries another peer then.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// Packets boringtun keeps while there is no session (`MAX_QUEUE_DEPTH`, boringtun 0.7.1).
+const QUEUE: usize = 256;
+
 const HANDSHAKE_INITIATION: u8 = 1;
 const HANDSHAKE_RESPONSE: u8 = 2;
-const DATA: u8 = 4;
+/// The first byte of a message that holds an inner packet, or a keepalive.
+pub const DATA: u8 = 4;
 
 /// A session with one peer, or the attempt to have one.
 pub struct Session {
@@ -55,9 +63,17 @@ pub struct Session {
     waiting: Option<Instant>,
     /// When the last initiation left, and when the next one may.
     retry: Option<(Instant, Instant)>,
+    /// When the first packet arrived that nothing was sent after.
+    heard: Option<Instant>,
+    /// When the first packet left that nothing valid arrived after.
+    asked: Option<Instant>,
     next_tick: Instant,
     /// Packets queued inside boringtun may leave now.
     drain: bool,
+    /// How many there are.
+    queued: usize,
+    /// How many were given up since somebody asked.
+    lost: u64,
     handshake: bool,
     silence: Silence,
 }
@@ -82,6 +98,8 @@ pub enum Sealed {
     Send(usize),
     /// Kept until there is a session.
     Queued,
+    /// Kept until there is a session; the first this many bytes of the buffer ask for one.
+    Ask(usize),
     /// The session has sent as many messages as it may, and the packet is lost.
     Exhausted,
 }
@@ -124,8 +142,12 @@ impl Session {
             offered: None,
             waiting: None,
             retry: None,
+            heard: None,
+            asked: None,
             next_tick: now,
             drain: false,
+            queued: 0,
+            lost: 0,
             handshake: false,
             silence: Silence::Unreported,
         })
@@ -172,13 +194,17 @@ impl Session {
         let result = self.tunn.encapsulate(&buffer[..padded], dst);
         buffer[len..padded].copy_from_slice(saved);
         let TunnResult::WriteToNetwork(message) = result else {
+            self.keep();
             return Sealed::Queued;
         };
         let size = message.len();
         if message[0] == HANDSHAKE_INITIATION {
+            self.keep();
             self.initiated(now);
-            return Sealed::Send(size);
+            return Sealed::Ask(size);
         }
+        self.heard = None;
+        self.asked.get_or_insert(now);
         match limit(counter(message)) {
             Limit::Within => {}
             Limit::Rekey => self.age(),
@@ -220,13 +246,19 @@ impl Session {
                 Opened::Packet(packet.len())
             }
         };
+        // All of these were authentic.
+        self.asked = None;
+        if matches!(opened, Opened::Packet(_)) {
+            self.heard.get_or_insert(now);
+        }
         if kind == DATA && self.offered.is_some_and(|index| datagram[4..8] == index) {
             self.completed(now, false);
         }
         opened
     }
 
-    /// Writes to `dst` the next message that waited for the session; called until there is none.
+    /// Writes to `dst` the next message that waited for the session; called until there is none. It is an
+    /// inner packet sealed, or an initiation.
     pub fn next_queued(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
         if !self.drain {
             return None;
@@ -234,7 +266,9 @@ impl Session {
         match self.tunn.decapsulate(None, &[], dst) {
             TunnResult::WriteToNetwork(message) => {
                 let (size, kind) = (message.len(), message[0]);
-                if kind == HANDSHAKE_INITIATION {
+                if kind == DATA {
+                    self.queued = self.queued.saturating_sub(1);
+                } else {
                     self.drain = false;
                     self.initiated(now);
                 }
@@ -245,6 +279,7 @@ impl Session {
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => {
                 self.drain = false;
+                self.queued = 0;
                 None
             }
         }
@@ -266,14 +301,16 @@ impl Session {
             self.next_tick = next;
             return None;
         }
-        if self.silence == Silence::Unreported
-            && self.waiting.is_some_and(|since| now >= since + SILENCE)
-        {
+        if self.silence == Silence::Unreported && elapsed(self.waiting, now, SILENCE) {
             self.silence = Silence::Due;
         }
         let message = match self.tunn.update_timers(dst) {
             TunnResult::WriteToNetwork(message) => Some((message.len(), message[0])),
-            TunnResult::Err(WireGuardError::ConnectionExpired) => return self.initiate(now, dst),
+            TunnResult::Err(WireGuardError::ConnectionExpired) => {
+                // It has emptied its queue.
+                self.lost += std::mem::take(&mut self.queued) as u64;
+                return self.initiate(now, dst);
+            }
             TunnResult::Done
             | TunnResult::Err(_)
             | TunnResult::WriteToTunnelV4(..)
@@ -282,12 +319,17 @@ impl Session {
         if let Some((size, kind)) = message {
             if kind == HANDSHAKE_INITIATION {
                 self.initiated(now);
+            } else {
+                self.heard = None;
             }
             return Some(size);
         }
         let idle = self.retry.is_none_or(|(_, next)| now >= next);
-        if idle && self.rekey_is_due(now) {
+        if idle && (self.rekey_is_due(now) || elapsed(self.asked, now, UNANSWERED)) {
             return self.initiate(now, dst);
+        }
+        if elapsed(self.heard, now, KEEPALIVE_TIMEOUT) {
+            return self.keepalive(dst);
         }
         None
     }
@@ -306,7 +348,34 @@ impl Session {
         due
     }
 
+    /// How many packets were given up, while there was no session, since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// boringtun has queued a packet, or dropped it because there are too many.
+    fn keep(&mut self) {
+        if self.queued < QUEUE {
+            self.queued += 1;
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Tells the peer that what it sent has arrived.
+    fn keepalive(&mut self, dst: &mut [u8]) -> Option<usize> {
+        self.heard = None;
+        match self.tunn.encapsulate(&[], dst) {
+            TunnResult::WriteToNetwork(message) => Some(message.len()),
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => None,
+        }
+    }
+
     fn initiated(&mut self, now: Instant) {
+        self.asked = None;
         self.waiting.get_or_insert(now);
         let next = now + REKEY_TIMEOUT + jitter();
         self.retry = Some((now, next));
@@ -340,6 +409,10 @@ impl Session {
             age >= most
         })
     }
+}
+
+fn elapsed(since: Option<Instant>, now: Instant, time: Duration) -> bool {
+    since.is_some_and(|since| now >= since + time)
 }
 
 /// The length with padding: a multiple of 16, and not more than the MTU where the packet itself is not
@@ -380,228 +453,4 @@ fn jitter() -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{PublicKey, Secret};
-
-    const MTU: usize = 1420;
-
-    fn pair() -> (Session, Session) {
-        let (a, b) = ([1; 32], [2; 32]);
-        let public = |key: [u8; 32]| {
-            let key = x25519::StaticSecret::from(key);
-            PublicKey(x25519::PublicKey::from(&key).to_bytes())
-        };
-        let session = |own, other| {
-            let peer = PeerSetup {
-                private_key: Secret::new(own),
-                public_key: public(other),
-                preshared_key: Some(Secret::new([3; 32])),
-                keepalive: None,
-                allowed_ips: Vec::new(),
-            };
-            Session::new(&peer, Ipv4Addr::new(192, 0, 2, 1), Instant::now()).unwrap()
-        };
-        (session(a, b), session(b, a))
-    }
-
-    fn packet(len: usize, mark: u8) -> Vec<u8> {
-        let mut packet = vec![mark; len];
-        packet[0] = 0x45;
-        packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-        packet
-    }
-
-    fn seal(session: &mut Session, packet: &[u8]) -> (Sealed, Vec<u8>) {
-        let mut buffer = packet.to_vec();
-        buffer.extend([0x77; PADDING]);
-        let mut dst = vec![0; buffer.len() + OVERHEAD + SMALLEST_BUFFER];
-        let sealed = session.seal(Instant::now(), &mut buffer, packet.len(), MTU, &mut dst);
-        assert_eq!(buffer[..packet.len()], *packet);
-        assert_eq!(buffer[packet.len()..], [0x77; PADDING]);
-        if let Sealed::Send(len) = sealed {
-            dst.truncate(len);
-        }
-        (sealed, dst)
-    }
-
-    fn open(session: &mut Session, datagram: &[u8]) -> (Opened, Vec<u8>) {
-        let mut dst = vec![0; datagram.len() + SMALLEST_BUFFER];
-        let opened = session.open(Instant::now(), datagram, &mut dst);
-        if let Opened::Packet(len) | Opened::Reply(len) = opened {
-            dst.truncate(len);
-        }
-        (opened, dst)
-    }
-
-    fn queued(session: &mut Session) -> Vec<Vec<u8>> {
-        let mut dst = vec![0; 2000];
-        let mut all = Vec::new();
-        while let Some(len) = session.next_queued(Instant::now(), &mut dst) {
-            all.push(dst[..len].to_vec());
-        }
-        all
-    }
-
-    /// Completes a handshake that `a` begins with this initiation.
-    fn shake(a: &mut Session, b: &mut Session, initiation: &[u8]) {
-        let (opened, response) = open(b, initiation);
-        assert_eq!(opened, Opened::Reply(92));
-        assert!(!b.take_handshake());
-        let (opened, keepalive) = open(a, &response);
-        assert_eq!(opened, Opened::Reply(32));
-        assert!(a.take_handshake());
-        assert_eq!(open(b, &keepalive).0, Opened::Nothing);
-        assert!(b.take_handshake());
-    }
-
-    fn initiation(session: &mut Session, now: Instant) -> Vec<u8> {
-        let mut dst = vec![0; SMALLEST_BUFFER];
-        assert_eq!(session.initiate(now, &mut dst), Some(148));
-        dst
-    }
-
-    fn connected() -> (Session, Session) {
-        let (mut a, mut b) = pair();
-        let first = initiation(&mut a, Instant::now());
-        shake(&mut a, &mut b, &first);
-        (a, b)
-    }
-
-    #[test]
-    fn two_sessions_talk() {
-        let (mut a, mut b) = connected();
-        for len in [20, 21, 36, 1000, 1419, 1420] {
-            let sent = packet(len, 9);
-            let (sealed, datagram) = seal(&mut a, &sent);
-            let padded = len.next_multiple_of(16).min(MTU);
-            assert_eq!(sealed, Sealed::Send(padded + OVERHEAD));
-            assert_eq!(open(&mut b, &datagram), (Opened::Packet(len), sent.clone()));
-            let (_, datagram) = seal(&mut b, &sent);
-            assert_eq!(open(&mut a, &datagram), (Opened::Packet(len), sent));
-        }
-    }
-
-    #[test]
-    fn packets_sent_before_the_handshake_arrive_after_it() {
-        let (mut a, mut b) = pair();
-        let (sealed, first) = seal(&mut a, &packet(100, 1));
-        assert_eq!(sealed, Sealed::Send(148));
-        assert_eq!(seal(&mut a, &packet(101, 2)).0, Sealed::Queued);
-        assert!(queued(&mut a).is_empty());
-        shake(&mut a, &mut b, &first);
-        let waiting = queued(&mut a);
-        assert_eq!(waiting.len(), 2);
-        assert_eq!(open(&mut b, &waiting[0]).1, packet(100, 1));
-        assert_eq!(open(&mut b, &waiting[1]).1, packet(101, 2));
-    }
-
-    #[test]
-    fn loss_and_reordering_lose_only_what_was_lost() {
-        let (mut a, mut b) = connected();
-        let mut datagrams: Vec<_> = (0..100).map(|n| seal(&mut a, &packet(60, n)).1).collect();
-        datagrams.remove(50);
-        datagrams.swap(10, 40);
-        for datagram in &datagrams {
-            assert_eq!(open(&mut b, datagram).0, Opened::Packet(60));
-        }
-        assert_eq!(open(&mut b, &datagrams[3]).0, Opened::Rejected, "a repeat");
-    }
-
-    #[test]
-    fn a_lost_response_is_made_up_for_by_the_next_initiation() {
-        let (mut a, mut b) = pair();
-        let now = Instant::now();
-        let lost = initiation(&mut a, now);
-        assert_eq!(open(&mut b, &lost).0, Opened::Reply(92));
-        let next = initiation(&mut a, now + REKEY_TIMEOUT);
-        shake(&mut a, &mut b, &next);
-    }
-
-    #[test]
-    fn forged_datagrams_are_rejected() {
-        let (mut a, mut b) = connected();
-        let (_, datagram) = seal(&mut a, &packet(60, 1));
-        for at in 0..datagram.len() {
-            let mut forged = datagram.clone();
-            forged[at] ^= 1;
-            assert_eq!(open(&mut b, &forged).0, Opened::Rejected, "byte {at}");
-        }
-        for len in 0..datagram.len() {
-            assert_eq!(open(&mut b, &datagram[..len]).0, Opened::Rejected);
-        }
-        assert_eq!(open(&mut b, &datagram).0, Opened::Packet(60));
-    }
-
-    #[test]
-    fn an_inner_length_beyond_the_datagram_is_rejected() {
-        let (mut a, mut b) = connected();
-        let mut long = packet(60, 1);
-        long[2..4].copy_from_slice(&100_u16.to_be_bytes());
-        let (_, datagram) = seal(&mut a, &long);
-        assert_eq!(open(&mut b, &datagram).0, Opened::Rejected);
-    }
-
-    #[test]
-    fn the_initiator_renews_an_idle_session_before_the_responder() {
-        let (mut a, mut b) = connected();
-        let mut dst = vec![0; SMALLEST_BUFFER];
-        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
-        assert_eq!(a.tick(later(119), &mut dst), None);
-        assert_eq!(b.tick(later(164), &mut dst), None);
-        assert_eq!(a.tick(later(121), &mut dst), Some(148));
-        assert_eq!(b.tick(later(166), &mut dst), Some(148));
-    }
-
-    #[test]
-    fn a_silence_is_told_once_until_the_next_handshake() {
-        let (mut a, mut b) = pair();
-        let start = Instant::now();
-        let mut dst = vec![0; SMALLEST_BUFFER];
-        initiation(&mut a, start);
-        a.tick(start + Duration::from_secs(14), &mut dst);
-        assert!(!a.take_silence());
-        a.tick(start + Duration::from_secs(16), &mut dst);
-        assert!(a.take_silence());
-        a.tick(start + Duration::from_secs(40), &mut dst);
-        assert!(!a.take_silence());
-        let again = initiation(&mut a, start);
-        shake(&mut a, &mut b, &again);
-        initiation(&mut a, start);
-        a.tick(start + Duration::from_secs(60), &mut dst);
-        assert!(a.take_silence());
-    }
-
-    #[test]
-    fn a_retry_waits_for_its_jitter() {
-        let (mut a, _) = pair();
-        let start = Instant::now();
-        initiation(&mut a, start);
-        let (_, next) = a.retry.unwrap();
-        assert!(next >= start + REKEY_TIMEOUT && next <= start + REKEY_TIMEOUT + MOST_JITTER);
-        let mut dst = vec![0; SMALLEST_BUFFER];
-        a.tick(next - Duration::from_micros(1), &mut dst);
-        assert_eq!(a.deadline(), next);
-    }
-
-    #[test]
-    fn message_limits_are_those_of_the_paper() {
-        assert_eq!(limit((1 << 60) - 1), Limit::Within);
-        assert_eq!(limit(1 << 60), Limit::Rekey);
-        assert_eq!(limit(u64::MAX - (1 << 13) - 1), Limit::Rekey);
-        assert_eq!(limit(u64::MAX - (1 << 13)), Limit::Reject);
-    }
-
-    #[test]
-    fn padding_stays_within_the_mtu() {
-        for (len, mtu, expected) in [
-            (1, 1420, 16),
-            (16, 1420, 16),
-            (1409, 1420, 1420),
-            (1420, 1420, 1420),
-            (1500, 1420, 1500),
-        ] {
-            assert_eq!(padded(len, mtu), expected);
-        }
-    }
-}
+mod tests;
