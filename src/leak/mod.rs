@@ -1,1 +1,3 @@
 //! What left by the uplink, seen from outside the rules.
+
+pub mod frame;

@@ -1,0 +1,241 @@
+//! The demo's VPN server: WireGuard for one peer on a UDP socket, the simulated Internet behind it.
+//! Dead, it has no socket and no session; the Internet behind it lives on.
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519::{PublicKey, StaticSecret};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::internet::Internet;
+
+/// How often WireGuard's timers are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Datagrams read before the stack gets its turn.
+const BATCH: usize = 64;
+/// Bytes of the largest datagram.
+const DATAGRAM: usize = 65536;
+
+/// The two keys the server needs.
+#[derive(Clone)]
+pub struct Keys {
+    /// The server's own.
+    pub private: StaticSecret,
+    /// The client's.
+    pub peer: PublicKey,
+}
+
+/// A handle to the running server. It stops when dropped.
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    alive: AtomicBool,
+    stopped: AtomicBool,
+    handshakes: AtomicU64,
+}
+
+impl Server {
+    /// Starts the server on `listen`, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// EADDRINUSE, EADDRNOTAVAIL; those of starting a thread.
+    pub fn start(listen: SocketAddrV4, keys: Keys, seed: u64) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            alive: AtomicBool::new(true),
+            stopped: AtomicBool::new(false),
+            handshakes: AtomicU64::new(0),
+        });
+        let mut host = Host {
+            listen,
+            keys,
+            peer: None,
+            internet: Internet::new(seed),
+            born: Instant::now(),
+            shared: Arc::clone(&shared),
+        };
+        let first = host.tunnel()?;
+        thread::Builder::new()
+            .name("vpn-server".to_owned())
+            .spawn(move || host.run(first))?;
+        Ok(Self { shared })
+    }
+
+    /// Kills the server: its socket closes and its keys are forgotten.
+    pub fn kill(&self) {
+        self.shared.alive.store(false, Ordering::Release);
+    }
+
+    /// Starts it again. Like a kernel WireGuard device that was set down and up, it has no session
+    /// and knows where its peer was last.
+    pub fn revive(&self) {
+        self.shared.alive.store(true, Ordering::Release);
+    }
+
+    /// Handshakes the server answered or began since it was started.
+    pub fn handshakes(&self) -> u64 {
+        self.shared.handshakes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::Release);
+    }
+}
+
+/// The machine the server runs on.
+struct Host {
+    listen: SocketAddrV4,
+    keys: Keys,
+    peer: Option<SocketAddr>,
+    internet: Internet,
+    born: Instant,
+    shared: Arc<Shared>,
+}
+
+/// What dies with the server.
+struct Tunnel {
+    socket: UdpSocket,
+    session: Tunn,
+    ticked: Instant,
+    buffer: Box<[u8]>,
+    datagram: Box<[u8]>,
+}
+
+impl Host {
+    fn run(&mut self, first: Tunnel) {
+        let mut tunnel = Some(first);
+        while !self.shared.stopped.load(Ordering::Acquire) {
+            let alive = self.shared.alive.load(Ordering::Acquire);
+            if !alive {
+                tunnel = None;
+            } else if tunnel.is_none() {
+                // The old socket is closed, so the port is free; if not, the next turn tries again.
+                tunnel = self.tunnel().ok();
+            }
+            let rest = self.turn(tunnel.as_mut()).unwrap_or(TICK).min(TICK);
+            match &tunnel {
+                Some(tunnel) => tunnel.wait(rest),
+                None => thread::sleep(rest.max(Duration::from_millis(1))),
+            }
+        }
+    }
+
+    fn tunnel(&self) -> io::Result<Tunnel> {
+        let socket = UdpSocket::bind(self.listen)?;
+        socket.set_nonblocking(true)?;
+        let session = Tunn::new(
+            self.keys.private.clone(),
+            self.keys.peer,
+            None,
+            None,
+            1,
+            None,
+        );
+        Ok(Tunnel {
+            socket,
+            session,
+            ticked: Instant::now(),
+            buffer: vec![0; DATAGRAM].into(),
+            datagram: vec![0; DATAGRAM].into(),
+        })
+    }
+
+    /// Moves packets both ways once; returns how long to rest.
+    fn turn(&mut self, mut tunnel: Option<&mut Tunnel>) -> Option<Duration> {
+        if let Some(tunnel) = tunnel.as_deref_mut() {
+            for _ in 0..BATCH {
+                if !self.receive(tunnel) {
+                    break;
+                }
+            }
+            tunnel.tick(self.peer);
+        }
+        let peer = self.peer;
+        self.internet.poll(self.born.elapsed(), |packet| {
+            if let Some(tunnel) = tunnel.as_deref_mut() {
+                tunnel.seal(packet, peer);
+            }
+        })
+    }
+
+    /// Opens one datagram; false when none waits.
+    fn receive(&mut self, tunnel: &mut Tunnel) -> bool {
+        let Ok((length, from)) = tunnel.socket.recv_from(&mut tunnel.datagram) else {
+            return false;
+        };
+        let datagram = &tunnel.datagram[..length];
+        // A handshake message, type 1 or 2 (WireGuard paper, section 5.4).
+        let handshake = matches!(datagram.first(), Some(1 | 2));
+        let mut result = tunnel
+            .session
+            .decapsulate(Some(from.ip()), datagram, &mut tunnel.buffer);
+        loop {
+            match result {
+                TunnResult::WriteToNetwork(reply) => {
+                    self.peer = Some(from);
+                    let _ = tunnel.socket.send_to(reply, from);
+                    if handshake {
+                        self.shared.handshakes.fetch_add(1, Ordering::Relaxed);
+                    }
+                    result = tunnel.session.decapsulate(None, &[], &mut tunnel.buffer);
+                }
+                TunnResult::WriteToTunnelV4(packet, _) => {
+                    self.peer = Some(from);
+                    self.internet.push(packet);
+                    return true;
+                }
+                // IPv6 has no Internet here; an error is a datagram that is not from the peer.
+                TunnResult::WriteToTunnelV6(..) | TunnResult::Err(_) | TunnResult::Done => {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+impl Tunnel {
+    fn seal(&mut self, packet: &[u8], peer: Option<SocketAddr>) {
+        // Padded to 16 bytes, as the protocol has it (WireGuard paper, section 5.4.6).
+        let length = packet.len().next_multiple_of(16);
+        let padded = &mut self.datagram[..length];
+        padded[..packet.len()].copy_from_slice(packet);
+        padded[packet.len()..].fill(0);
+        if let (TunnResult::WriteToNetwork(datagram), Some(peer)) =
+            (self.session.encapsulate(padded, &mut self.buffer), peer)
+        {
+            // A full socket buffer loses the datagram, as a network would.
+            let _ = self.socket.send_to(datagram, peer);
+        }
+    }
+
+    fn tick(&mut self, peer: Option<SocketAddr>) {
+        if self.ticked.elapsed() < TICK {
+            return;
+        }
+        self.ticked = Instant::now();
+        if let (TunnResult::WriteToNetwork(datagram), Some(peer)) =
+            (self.session.update_timers(&mut self.buffer), peer)
+        {
+            let _ = self.socket.send_to(datagram, peer);
+        }
+    }
+
+    fn wait(&self, rest: Duration) {
+        let mut fds = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
+        let rest = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(rest.subsec_nanos()),
+        };
+        // A signal only ends the wait early.
+        let _ = poll(&mut fds, Some(&rest));
+    }
+}
