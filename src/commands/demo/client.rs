@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::internet::{PATTERN, SEEDER};
 
 /// A handle to the running download. It stops when dropped.
-pub struct Download {
+pub(super) struct Download {
     shared: Arc<Shared>,
     /// Our end of the connection.
-    pub local: SocketAddr,
+    pub(super) local: SocketAddr,
 }
 
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl Download {
     ///
     /// # Errors
     /// Those of connecting; those of starting a thread.
-    pub fn start() -> io::Result<Self> {
+    pub(super) fn start() -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&SEEDER.into(), Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_millis(100)))?;
         let local = stream.local_addr()?;
@@ -42,12 +42,12 @@ impl Download {
     }
 
     /// Bytes received and found correct.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the connection ended, or brought a wrong byte.
-    pub fn broken(&self) -> bool {
+    pub(super) fn broken(&self) -> bool {
         self.shared.broken.load(Ordering::Acquire)
     }
 }

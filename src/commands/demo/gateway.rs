@@ -18,7 +18,7 @@ use crate::control::api::{State, Status};
 use crate::sys::namespace;
 
 /// The client's address inside the tunnel.
-pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 2);
+pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 2);
 /// The control socket's usual place, so that `vpngw status` needs no flag; `/run` is private.
 const SOCKET: &str = "/run/vpngw/vpngw.sock";
 /// How long it may take to connect.
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The running gateway. It is ended when dropped.
-pub struct Gateway {
+pub(super) struct Gateway {
     program: PathBuf,
     child: Child,
     log: PathBuf,
@@ -38,7 +38,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Those of writing its files and of starting a process.
-    pub fn start(
+    pub(super) fn start(
         private: &StaticSecret,
         server: &PublicKey,
         resolver: Ipv4Addr,
@@ -81,7 +81,7 @@ impl Gateway {
     ///
     /// # Errors
     /// It ended, or did not connect in ten seconds; with the end of its log.
-    pub fn wait_connected(&mut self) -> anyhow::Result<Status> {
+    pub(super) fn wait_connected(&mut self) -> anyhow::Result<Status> {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.status()
@@ -107,7 +107,7 @@ impl Gateway {
     }
 
     /// What `vpngw status --json` says; `None` while it does not answer.
-    pub fn status(&self) -> Option<Status> {
+    pub(super) fn status(&self) -> Option<Status> {
         let output = vpngw(&self.program, "status")
             .arg("--json")
             .stdin(Stdio::null())
@@ -118,7 +118,7 @@ impl Gateway {
     }
 
     /// The folder this program is in, for a PATH.
-    pub fn folder(&self) -> Option<&Path> {
+    pub(super) fn folder(&self) -> Option<&Path> {
         self.program.parent()
     }
 

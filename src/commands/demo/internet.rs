@@ -12,18 +12,18 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 /// The resolver, and the address the stack calls its own.
-pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
+pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 /// A peer that has the whole torrent and sends it without end.
-pub const SEEDER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 80), 6881);
+pub(super) const SEEDER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 80), 6881);
 /// A tracker that speaks UDP.
-pub const TRACKER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 69), 6969);
+pub(super) const TRACKER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 69), 6969);
 /// What every name resolves to.
-pub const WEB_SITE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
+pub(super) const WEB_SITE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 /// Bytes of the largest packet inside the tunnel.
-pub const MTU: usize = 1420;
+pub(super) const MTU: usize = 1420;
 
 /// The torrent is this pattern over and over; a prime length, so that no buffer size hides a gap.
-pub const PATTERN: [u8; 251] = pattern();
+pub(super) const PATTERN: [u8; 251] = pattern();
 
 /// Connections the seeder serves at once, and the same for the web site.
 const CONNECTIONS: usize = 4;
@@ -32,7 +32,7 @@ const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 96 * 1024;
 
 /// The stack and its services.
-pub struct Internet {
+pub(super) struct Internet {
     interface: Interface,
     wire: Wire,
     sockets: SocketSet<'static>,
@@ -49,7 +49,7 @@ struct Seeder {
 
 impl Internet {
     /// An Internet at time zero. `seed` makes its sequence numbers differ from run to run.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let mut wire = Wire::default();
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
@@ -85,13 +85,13 @@ impl Internet {
     }
 
     /// Takes an IP packet that came out of the tunnel.
-    pub fn push(&mut self, packet: &[u8]) {
+    pub(super) fn push(&mut self, packet: &[u8]) {
         self.wire.arrived.push_back(packet.to_vec());
     }
 
     /// Lets the stack work and hands each packet for the tunnel to `send`. `now` is the time since
     /// [`Self::new`]. Returns how long it may rest if nothing arrives.
-    pub fn poll(&mut self, now: Duration, mut send: impl FnMut(&[u8])) -> Option<Duration> {
+    pub(super) fn poll(&mut self, now: Duration, mut send: impl FnMut(&[u8])) -> Option<Duration> {
         let now = Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
         self.serve();

@@ -23,16 +23,16 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 /// A socket to the links of one network namespace: that of the thread that opened it.
-pub struct Links {
+pub(super) struct Links {
     socket: Socket,
 }
 
 /// One end of a pair of virtual Ethernet devices.
-pub struct End<'a> {
+pub(super) struct End<'a> {
     /// Device name.
-    pub name: &'a str,
+    pub(super) name: &'a str,
     /// Ethernet address.
-    pub mac: [u8; 6],
+    pub(super) mac: [u8; 6],
 }
 
 impl Links {
@@ -40,7 +40,7 @@ impl Links {
     ///
     /// # Errors
     /// Those of socket(2).
-    pub fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -51,7 +51,7 @@ impl Links {
     ///
     /// # Errors
     /// EPERM, EEXIST, or EOPNOTSUPP where the kernel has no veth.
-    pub fn add_veth(
+    pub(super) fn add_veth(
         &self,
         here: &End<'_>,
         there: &End<'_>,
@@ -79,7 +79,7 @@ impl Links {
     ///
     /// # Errors
     /// EPERM, ENODEV.
-    pub fn set_up(&self, index: u32) -> io::Result<()> {
+    pub(super) fn set_up(&self, index: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.header.flags = LinkFlags::Up;
@@ -91,7 +91,7 @@ impl Links {
     ///
     /// # Errors
     /// EPERM, EEXIST; EACCES or EOPNOTSUPP where IPv6 is off.
-    pub fn add_address(&self, index: u32, address: IpNetwork) -> io::Result<()> {
+    pub(super) fn add_address(&self, index: u32, address: IpNetwork) -> io::Result<()> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.ip());
         message.header.prefix_len = address.prefix();
@@ -111,7 +111,7 @@ impl Links {
     ///
     /// # Errors
     /// EPERM, EEXIST, ENETUNREACH.
-    pub fn add_default_route(&self, index: u32, router: IpAddr) -> io::Result<()> {
+    pub(super) fn add_default_route(&self, index: u32, router: IpAddr) -> io::Result<()> {
         let mut route = RouteMessage::default();
         route.header.address_family = family(router);
         route.header.table = RouteHeader::RT_TABLE_MAIN;

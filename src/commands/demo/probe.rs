@@ -24,18 +24,18 @@ const DISCOVERY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 192, 152, 1
 
 /// Sixteen characters that occur nowhere else, followed by a dash and the number of the probe.
 #[derive(Clone, Copy, Debug)]
-pub struct Canary([u8; 16]);
+pub(super) struct Canary([u8; 16]);
 
 impl Canary {
     /// The canary of this run.
-    pub fn new(random: u64) -> Self {
+    pub(super) fn new(random: u64) -> Self {
         let mut text = [0; 16];
         text.copy_from_slice(format!("{random:016x}").as_bytes());
         Self(text)
     }
 
     /// The number of the probe whose canary is in these bytes.
-    pub fn find(&self, bytes: &[u8]) -> Option<u8> {
+    pub(super) fn find(&self, bytes: &[u8]) -> Option<u8> {
         let mut windows = bytes.windows(19);
         let found = windows.find(|w| w[0] == self.0[0] && w[..16] == self.0 && w[16] == b'-')?;
         std::str::from_utf8(&found[17..]).ok()?.parse().ok()
@@ -49,7 +49,7 @@ impl Canary {
 
 /// One way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
+pub(super) enum Probe {
     /// An announce to a UDP tracker: belongs into the tunnel.
     Tracker,
     /// DNS to the router of the LAN.
@@ -74,7 +74,7 @@ pub enum Probe {
 
 /// What the program that tried got.
 #[derive(Debug)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// The kernel or a firewall said no.
     Refused(io::Error),
     /// Somebody answered.
@@ -87,7 +87,7 @@ pub enum Outcome {
 
 impl Probe {
     /// All of them that this stage can try, in the order they are shown.
-    pub fn all(stage: Stage) -> Vec<Self> {
+    pub(super) fn all(stage: Stage) -> Vec<Self> {
         let all = [
             Self::Tracker,
             Self::PublicDns,
@@ -105,17 +105,17 @@ impl Probe {
     }
 
     /// The number its canary carries.
-    pub fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         self as u8
     }
 
     /// Where to look for it when it cannot carry a canary: a TCP handshake has no payload.
-    pub fn bare_destination(self) -> Option<(IpAddr, u16)> {
+    pub(super) fn bare_destination(self) -> Option<(IpAddr, u16)> {
         (self == Self::ServerTcp).then(|| (IpAddr::V4(*ENDPOINT.ip()), ENDPOINT.port()))
     }
 
     /// In a few words, what it tries.
-    pub fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Tracker => "announce to a UDP tracker",
             Self::RouterDns => "DNS to the LAN's router",
@@ -131,7 +131,7 @@ impl Probe {
     }
 
     /// Tries it and waits a moment for an answer. `tunnel` is our address inside the tunnel.
-    pub fn run(self, stage: Stage, canary: Canary, tunnel: Ipv4Addr) -> Outcome {
+    pub(super) fn run(self, stage: Stage, canary: Canary, tunnel: Ipv4Addr) -> Outcome {
         let text = canary.text(self);
         let dns = question(&text);
         let tried = match self {
@@ -169,7 +169,7 @@ impl Probe {
 
 impl Outcome {
     /// Whether the kernel refused it, which is proof that it did not get out.
-    pub fn refused(&self) -> bool {
+    pub(super) fn refused(&self) -> bool {
         match self {
             Self::Refused(_) => true,
             Self::Answered(_) | Self::IntoTunnel | Self::Silent => false,
@@ -194,7 +194,7 @@ impl fmt::Display for Outcome {
 ///
 /// # Errors
 /// What the socket said.
-pub fn resolve(canary: Canary, tunnel: Ipv4Addr) -> Outcome {
+pub(super) fn resolve(canary: Canary, tunnel: Ipv4Addr) -> Outcome {
     let question = question(&canary.text(Probe::PublicDns));
     datagram((RESOLVER, 53).into(), &question, tunnel, |_| Ok(())).unwrap_or_else(Outcome::Refused)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const COLUMN: usize = 34;
 
 /// Standard output.
-pub struct Screen {
+pub(super) struct Screen {
     begin: Instant,
     terminal: bool,
     colour: bool,
@@ -20,7 +20,7 @@ pub struct Screen {
 
 /// How a word is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
+pub(super) enum Tone {
     /// As it should be.
     Good,
     /// Not as it should be.
@@ -35,7 +35,7 @@ pub enum Tone {
 
 impl Screen {
     /// Looks whether standard output is a terminal; NO_COLOR (no-color.org) is respected.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let terminal = io::stdout().is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -50,13 +50,13 @@ impl Screen {
     }
 
     /// A line without a place in the columns.
-    pub fn say(&mut self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         self.settle();
         self.print(&format!("{text}\n"));
     }
 
     /// Begins the next act.
-    pub fn act(&mut self, title: &str) {
+    pub(super) fn act(&mut self, title: &str) {
         self.settle();
         self.act += 1;
         let time = format!("{:5.1} s", self.begin.elapsed().as_secs_f64());
@@ -67,14 +67,14 @@ impl Screen {
     }
 
     /// A row: what, and what came of it.
-    pub fn row(&mut self, label: &str, tone: Tone, text: &str) {
+    pub(super) fn row(&mut self, label: &str, tone: Tone, text: &str) {
         self.settle();
         let line = self.line(label, tone, text);
         self.print(&format!("{line}\n"));
     }
 
     /// A row that the next one like it replaces; printed once a second where that cannot be.
-    pub fn live(&mut self, label: &str, tone: Tone, text: &str) {
+    pub(super) fn live(&mut self, label: &str, tone: Tone, text: &str) {
         let line = self.line(label, tone, text);
         if self.terminal {
             self.print(&format!("\r{line}\x1b[K"));
@@ -89,7 +89,7 @@ impl Screen {
     }
 
     /// A word in the colour of its tone.
-    pub fn paint(&self, tone: Tone, text: &str) -> String {
+    pub(super) fn paint(&self, tone: Tone, text: &str) -> String {
         let code = match tone {
             Tone::Good => "32",
             Tone::Bad => "1;31",
@@ -101,12 +101,12 @@ impl Screen {
     }
 
     /// A word in bold.
-    pub fn bold(&self, text: &str) -> String {
+    pub(super) fn bold(&self, text: &str) -> String {
         self.escape("1", text)
     }
 
     /// Ends a live row, so that it stays.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if self.live {
             self.print("\n");
             self.live = false;
@@ -135,7 +135,7 @@ impl Screen {
 }
 
 /// Bits a second as a person says it.
-pub struct Rate(pub f64);
+pub(super) struct Rate(pub f64);
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,7 +151,7 @@ impl fmt::Display for Rate {
 }
 
 /// Bytes as a person says it.
-pub struct Bytes(pub u64);
+pub(super) struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,7 +165,7 @@ impl fmt::Display for Bytes {
 }
 
 /// A number with thin groups: 1,234,567.
-pub struct Count(pub u64);
+pub(super) struct Count(pub u64);
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

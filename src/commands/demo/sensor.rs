@@ -24,40 +24,40 @@ const BUFFER: usize = 16 << 20;
 const KEPT: usize = 20;
 
 /// A handle to the running sensor. It stops when dropped.
-pub struct Sensor {
+pub(super) struct Sensor {
     shared: Arc<Shared>,
 }
 
 /// What the sensor saw since [`Sensor::guard`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+pub(super) struct Record {
     /// WireGuard messages to the endpoint.
-    pub wireguard: BTreeMap<Message, u64>,
+    pub(super) wireguard: BTreeMap<Message, u64>,
     /// ARP between us and the router.
-    pub arp: u64,
+    pub(super) arp: u64,
     /// All other frames, by kind.
-    pub leaks: BTreeMap<&'static str, u64>,
+    pub(super) leaks: BTreeMap<&'static str, u64>,
     /// The first of them, in words, with the time since the guard began.
-    pub evidence: Vec<(Duration, String)>,
+    pub(super) evidence: Vec<(Duration, String)>,
     /// Frames that may have been leaks and that the sensor had no room for.
-    pub missed: u64,
+    pub(super) missed: u64,
     /// WireGuard data messages that were not counted.
-    pub uncounted: u64,
+    pub(super) uncounted: u64,
 }
 
 impl Record {
     /// Whether nothing left that should not have, as far as could be told.
-    pub fn held(&self) -> bool {
+    pub(super) fn held(&self) -> bool {
         self.leaks.is_empty() && self.missed == 0
     }
 
     /// All frames counted.
-    pub fn frames(&self) -> u64 {
+    pub(super) fn frames(&self) -> u64 {
         self.wireguard.values().sum::<u64>() + self.arp + self.leaked()
     }
 
     /// Frames that should not have left.
-    pub fn leaked(&self) -> u64 {
+    pub(super) fn leaked(&self) -> u64 {
         self.leaks.values().sum()
     }
 }
@@ -81,7 +81,7 @@ impl Sensor {
     ///
     /// # Errors
     /// EPERM without CAP_NET_RAW; those of starting a thread.
-    pub fn start(index: u32, expected: Expected, canary: Canary) -> io::Result<Self> {
+    pub(super) fn start(index: u32, expected: Expected, canary: Canary) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             stopped: AtomicBool::new(false),
             idle: AtomicU64::new(0),
@@ -106,7 +106,7 @@ impl Sensor {
     }
 
     /// Forgets what was seen: from here on everything counts.
-    pub fn guard(&self) {
+    pub(super) fn guard(&self) {
         self.settle();
         let mut state = self.shared.state();
         state.since = Instant::now();
@@ -114,18 +114,18 @@ impl Sensor {
     }
 
     /// Whether the probe with this number was seen, by its canary.
-    pub fn saw_probe(&self, number: u8) -> bool {
+    pub(super) fn saw_probe(&self, number: u8) -> bool {
         self.shared.state().probes.contains(&number)
     }
 
     /// Whether a frame to this destination was seen.
-    pub fn saw_destination(&self, address: IpAddr, port: u16) -> bool {
+    pub(super) fn saw_destination(&self, address: IpAddr, port: u16) -> bool {
         let state = self.shared.state();
         state.destinations.contains(&(address, Some(port)))
     }
 
     /// What was seen since [`Self::guard`], everything that has arrived by now included.
-    pub fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         self.settle();
         self.shared.state().record.clone()
     }

@@ -24,15 +24,15 @@ const DATAGRAM: usize = 65536;
 
 /// The two keys the server needs.
 #[derive(Clone)]
-pub struct Keys {
+pub(super) struct Keys {
     /// The server's own.
-    pub private: StaticSecret,
+    pub(super) private: StaticSecret,
     /// The client's.
-    pub peer: PublicKey,
+    pub(super) peer: PublicKey,
 }
 
 /// A handle to the running server. It stops when dropped.
-pub struct Server {
+pub(super) struct Server {
     shared: Arc<Shared>,
 }
 
@@ -47,7 +47,7 @@ impl Server {
     ///
     /// # Errors
     /// EADDRINUSE, EADDRNOTAVAIL; those of starting a thread.
-    pub fn start(listen: SocketAddrV4, keys: Keys, seed: u64) -> io::Result<Self> {
+    pub(super) fn start(listen: SocketAddrV4, keys: Keys, seed: u64) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             alive: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
@@ -69,18 +69,18 @@ impl Server {
     }
 
     /// Kills the server: its socket closes and its keys are forgotten.
-    pub fn kill(&self) {
+    pub(super) fn kill(&self) {
         self.shared.alive.store(false, Ordering::Release);
     }
 
     /// Starts it again. Like a kernel WireGuard device that was set down and up, it has no session
     /// and knows where its peer was last.
-    pub fn revive(&self) {
+    pub(super) fn revive(&self) {
         self.shared.alive.store(true, Ordering::Release);
     }
 
     /// Handshakes the server answered or began since it was started.
-    pub fn handshakes(&self) -> u64 {
+    pub(super) fn handshakes(&self) -> u64 {
         self.shared.handshakes.load(Ordering::Relaxed)
     }
 }

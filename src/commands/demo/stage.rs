@@ -26,19 +26,19 @@ use super::links::{End, Links};
 use crate::sys::namespace;
 
 /// The client's address on the uplink.
-pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 /// The router on the uplink.
-pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+pub(super) const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 /// The VPN server.
-pub const ENDPOINT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 10), 51820);
+pub(super) const ENDPOINT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 10), 51820);
 /// The uplink as the client sees it.
-pub const UPLINK: &str = "eth0";
+pub(super) const UPLINK: &str = "eth0";
 /// Ethernet address of the client's end (locally administered, IEEE 802).
-pub const MAC: [u8; 6] = [0x02, 0, 0, 0, 0x77, 2];
+pub(super) const MAC: [u8; 6] = [0x02, 0, 0, 0, 0x77, 2];
 /// Ethernet address of the router's end.
-pub const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x77, 1];
+pub(super) const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x77, 1];
 /// Where the demo keeps its files; `/run` is a private tmpfs by then.
-pub const FOLDER: &str = "/run/vpngw-demo";
+pub(super) const FOLDER: &str = "/run/vpngw-demo";
 
 const ROUTER_END: &str = "lan0";
 const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
@@ -46,20 +46,20 @@ const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
 /// What the stage turned out to be.
 #[derive(Clone, Copy, Debug)]
-pub struct Stage {
+pub(super) struct Stage {
     /// Built inside a user namespace, without privilege.
-    pub rootless: bool,
+    pub(super) rootless: bool,
     /// The uplink has IPv6, so the client can try it.
-    pub ipv6: bool,
+    pub(super) ipv6: bool,
     /// Index of the uplink in the app namespace.
-    pub uplink: u32,
+    pub(super) uplink: u32,
 }
 
 /// Moves the calling thread, the only one of the process, into the app namespace.
 ///
 /// # Errors
 /// Says what this machine lacks and what to do about it.
-pub fn enter() -> anyhow::Result<bool> {
+pub(super) fn enter() -> anyhow::Result<bool> {
     check_tun()?;
     let root = rustix::process::geteuid().is_root();
     let rootless = match namespace::new_network_and_mounts() {
@@ -79,7 +79,7 @@ pub fn enter() -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// Those of netlink, and those of `far`.
-pub fn connect<T: Send>(
+pub(super) fn connect<T: Send>(
     rootless: bool,
     far: impl FnOnce(u32) -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<(Stage, T)> {
