@@ -7,8 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet,
-    UdpPacket,
+    ArpOperation, ArpPacket, EthernetFrame, EthernetProtocol, Ipv4Packet, Ipv6Packet, UdpPacket,
 };
 
 /// One Ethernet frame, classified. Addresses and ports as the headers state them.
@@ -122,36 +121,6 @@ impl Message {
     }
 }
 
-/// What a sensor takes for granted on the uplink; everything else that leaves there is a leak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// The VPN server.
-    pub endpoint: SocketAddrV4,
-    /// Our address on the uplink.
-    pub address: Ipv4Addr,
-    /// The router.
-    pub router: Ipv4Addr,
-}
-
-impl Expected {
-    /// Whether `frame`, sent by the gateway's side, is WireGuard to the endpoint or ARP between us
-    /// and the router.
-    pub fn holds(&self, frame: &Frame) -> bool {
-        match *frame {
-            Frame::WireGuard { from, to, .. } => to == self.endpoint && *from.ip() == self.address,
-            Frame::Arp { from, to, .. } => from == self.address && to == self.router,
-            Frame::Ipv6 { .. }
-            | Frame::Dns { .. }
-            | Frame::Tcp { .. }
-            | Frame::Udp { .. }
-            | Frame::Icmp { .. }
-            | Frame::Fragment { .. }
-            | Frame::Ipv4 { .. }
-            | Frame::Other { .. } => false,
-        }
-    }
-}
-
 impl Frame {
     /// Classifies an Ethernet frame. The end of it may be missing (a capture with a snap length);
     /// lengths are taken from the headers.
@@ -166,9 +135,8 @@ impl Frame {
             EthernetProtocol::Arp => arp(ethernet.payload()),
             EthernetProtocol::Unknown(_) => None,
         };
-        parsed.unwrap_or(Self::Other {
-            ether_type: ether_type.into(),
-        })
+        let ether_type = ether_type.into();
+        parsed.unwrap_or(Self::Other { ether_type })
     }
 
     /// Where it was going, if the frame says so.
@@ -274,15 +242,11 @@ fn ipv4(bytes: &[u8]) -> Option<Frame> {
         return Some(Frame::Fragment { from, to });
     }
     let payload = bytes.get(header..).unwrap_or_default();
-    Some(match packet.next_header() {
-        IpProtocol::Udp => udp(payload, from, to),
-        IpProtocol::Tcp => tcp(payload, from, to),
-        IpProtocol::Icmp => Frame::Icmp { from, to },
-        other => Frame::Ipv4 {
-            protocol: other.into(),
-            from,
-            to,
-        },
+    Some(match u8::from(packet.next_header()) {
+        1 => Frame::Icmp { from, to },
+        6 => tcp(payload, from, to),
+        17 => udp(payload, from, to),
+        protocol => Frame::Ipv4 { protocol, from, to },
     })
 }
 
@@ -335,4 +299,145 @@ fn is_dns(port: u16) -> bool {
 
 fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const US: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+    const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+
+    #[test]
+    fn the_five_messages_are_told_apart() {
+        for (kind, bytes, message) in [
+            (1, 148, Message::Initiation),
+            (2, 92, Message::Response),
+            (3, 64, Message::Cookie),
+            (4, 32, Message::Keepalive),
+            (4, 48, Message::Data),
+        ] {
+            let frame = udp_frame(51820, &payload(kind, bytes));
+            let expected = Frame::WireGuard {
+                message,
+                bytes,
+                from: SocketAddrV4::new(US, 40000),
+                to: SocketAddrV4::new(SERVER, 51820),
+            };
+            assert_eq!(Frame::parse(&frame), expected);
+        }
+    }
+
+    #[test]
+    fn a_message_of_the_wrong_length_is_not_wireguard() {
+        for (kind, bytes) in [
+            (1, 147),
+            (1, 149),
+            (2, 148),
+            (3, 32),
+            (4, 31),
+            (0, 148),
+            (5, 148),
+        ] {
+            let frame = Frame::parse(&udp_frame(51820, &payload(kind, bytes)));
+            assert!(
+                matches!(frame, Frame::Udp { .. }),
+                "{kind} {bytes}: {frame}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_capture_may_be_cut_short() {
+        let mut frame = udp_frame(51820, &payload(4, 1432));
+        frame.truncate(64);
+        assert!(matches!(
+            Frame::parse(&frame),
+            Frame::WireGuard {
+                message: Message::Data,
+                bytes: 1432,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_fragment_is_never_wireguard() {
+        for fragment in [[0x20, 0], [0, 5], [0x20, 5]] {
+            let mut frame = udp_frame(51820, &payload(4, 64));
+            frame[20..22].copy_from_slice(&fragment);
+            assert_eq!(
+                Frame::parse(&frame),
+                Frame::Fragment {
+                    from: US,
+                    to: SERVER
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn every_kind_is_told_apart() {
+        let dns = udp_frame(53, b"query");
+        let mut tcp = udp_frame(443, &[0; 12]);
+        tcp[23] = 6;
+        let mut icmp = tcp.clone();
+        icmp[23] = 1;
+        let mut gre = tcp.clone();
+        gre[23] = 47;
+        let mut ipv6 = vec![0; 54];
+        ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
+        let mut vlan = vec![0; 60];
+        vlan[12..14].copy_from_slice(&[0x81, 0]);
+        for (bytes, kind) in [
+            (dns, "dns"),
+            (udp_frame(6881, b"uTP"), "udp"),
+            (tcp, "tcp"),
+            (icmp, "icmp"),
+            (gre, "ipv4"),
+            (ipv6, "ipv6"),
+            (vlan, "other"),
+            (vec![0; 13], "other"),
+            (Vec::new(), "other"),
+        ] {
+            let frame = Frame::parse(&bytes);
+            assert_eq!(frame.kind(), kind);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(mut bytes: Vec<u8>, kind in 0_usize..4, cut in 0_usize..80) {
+            if let Some(ether_type) = bytes.get_mut(12..14) {
+                ether_type.copy_from_slice(&[[8, 0], [8, 6], [0x86, 0xdd], [0, 0]][kind]);
+            }
+            let _ = Frame::parse(&bytes).to_string();
+            let whole = udp_frame(51820, &payload(4, 48));
+            let _ = Frame::parse(&whole[..cut.min(whole.len())]).to_string();
+        }
+    }
+
+    fn payload(kind: u8, bytes: usize) -> Vec<u8> {
+        let mut payload = vec![0; bytes];
+        payload[0] = kind;
+        payload
+    }
+
+    fn udp_frame(port: u16, payload: &[u8]) -> Vec<u8> {
+        let udp = u16::try_from(payload.len() + 8).unwrap();
+        let mut frame = vec![2; 12];
+        frame.extend([8, 0, 0x45, 0]);
+        frame.extend((udp + 20).to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+        frame.extend(US.octets());
+        frame.extend(SERVER.octets());
+        frame.extend(40000_u16.to_be_bytes());
+        frame.extend(port.to_be_bytes());
+        frame.extend(udp.to_be_bytes());
+        frame.extend([0, 0]);
+        frame.extend(payload);
+        frame
+    }
 }

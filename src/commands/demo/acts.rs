@@ -1,5 +1,7 @@
 //! The demonstration, act by act.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +19,8 @@ use super::screen::{Bytes, Count, Rate, Screen, Tone};
 use super::sensor::{Record, Sensor};
 use super::server::{Keys, Server};
 use super::stage::{self, Stage};
-use crate::leak::frame::{Expected, Message};
+use crate::leak::expected::Expected;
+use crate::leak::frame::Message;
 
 /// How long the transfer is shown before anything happens to it.
 const TRANSFER: Duration = Duration::from_secs(5);
@@ -41,6 +44,7 @@ pub(super) struct Demo {
     canary: Canary,
     client: StaticSecret,
     server_key: PublicKey,
+    tried: u32,
 }
 
 impl Demo {
@@ -86,12 +90,12 @@ impl Demo {
             stage::ROUTER
         );
         screen.row("uplink", Tone::Plain, &uplink);
-        let server_text = format!("{}, a small Internet behind it", stage::ENDPOINT);
+        let server_text = format!("{}, an Internet behind it", stage::ENDPOINT);
         screen.row("VPN server, built in", Tone::Plain, &server_text);
         screen.row(
             "sensor",
             Tone::Plain,
-            "sees every frame at the router's end of the uplink",
+            "at the router's end, sees every frame",
         );
         Ok(Self {
             screen,
@@ -103,6 +107,7 @@ impl Demo {
             canary,
             client,
             server_key,
+            tried: 0,
         })
     }
 
@@ -149,6 +154,7 @@ impl Demo {
 
     /// Act 3: the gateway.
     pub(super) fn connect(&mut self) -> anyhow::Result<()> {
+        self.sensor.wait_quiet();
         self.screen
             .act("Start the gateway; from here on the capture counts");
         self.sensor.guard();
@@ -163,12 +169,12 @@ impl Demo {
         let connected = begin.elapsed().as_secs_f64() * 1000.0;
         self.gateway = Some(gateway);
         let armed = status.kill_switch.armed_in_microseconds as f64 / 1000.0;
-        let armed = format!("armed {armed:.1} ms after exec, before anything else");
+        let armed = format!("armed {armed:.1} ms after exec, first of all");
         self.screen.row("kill switch", Tone::Good, &armed);
         let text = format!("connected after {connected:.0} ms");
         self.screen.row("tunnel", Tone::Good, &text);
         let answer = probe::resolve(self.canary, gateway::ADDRESS);
-        let tone = if matches!(answer, Outcome::Answered(_)) {
+        let tone = if matches!(answer, Outcome::Tunnel(Some(_))) {
             Tone::Good
         } else {
             Tone::Bad
@@ -205,16 +211,30 @@ impl Demo {
     fn attempts(&mut self) {
         for probe in Probe::all(self.stage) {
             let outcome = probe.run(self.stage, self.canary, gateway::ADDRESS);
-            let tone = match outcome {
-                Outcome::Answered(_) | Outcome::IntoTunnel if probe != Probe::Tracker => Tone::Note,
-                Outcome::Answered(_) | Outcome::IntoTunnel => Tone::Plain,
-                Outcome::Refused(_) | Outcome::Silent => Tone::Good,
+            let _ = self.sensor.record();
+            self.tried += 1;
+            let (tone, text) = if self.seen(probe) {
+                (Tone::Bad, "LEFT BY THE UPLINK".to_owned())
+            } else {
+                let tone = match outcome {
+                    Outcome::Refused(_) => Tone::Good,
+                    Outcome::Tunnel(_) => Tone::Plain,
+                    Outcome::Outside(None) => Tone::Good,
+                    Outcome::Outside(Some(_)) => Tone::Bad,
+                };
+                (tone, outcome.to_string())
             };
-            self.screen.row(probe.label(), tone, &outcome.to_string());
+            self.screen.row(probe.label(), tone, &text);
         }
         let record = self.sensor.record();
-        let text = format!("{} that is not WireGuard", Count(record.leaked()));
-        let tone = if record.held() { Tone::Good } else { Tone::Bad };
+        let (tone, text) = if record.held() {
+            (Tone::Good, "WireGuard and nothing else".to_owned())
+        } else {
+            (
+                Tone::Bad,
+                format!("{} that are not WireGuard", Count(record.leaked())),
+            )
+        };
         self.screen.row("frames on the uplink", tone, &text);
     }
 
@@ -245,16 +265,21 @@ impl Demo {
             }
             let waiting = revived.elapsed();
             if waiting > RECOVERY {
-                bail!("the transfer did not go on within {} s", RECOVERY.as_secs());
+                let log = self.gateway.as_ref().map(Gateway::tail).unwrap_or_default();
+                bail!(
+                    "the transfer did not go on within {} s:\n{log}",
+                    RECOVERY.as_secs()
+                );
             }
             let text = format!("waiting, {:.0} s", waiting.as_secs_f64());
             self.screen.live("download", Tone::Note, &text);
         }
         let text = format!(
-            "goes on {:.1} s after the return, {:.1} s after the death",
+            "goes on after {:.1} s; it stood for {:.1} s",
             revived.elapsed().as_secs_f64(),
             died.elapsed().as_secs_f64()
         );
+        self.screen.wipe();
         self.screen.row("same TCP connection", Tone::Good, &text);
         Ok(())
     }
@@ -300,9 +325,7 @@ impl Demo {
             self.screen.row(command, Tone::Faint, what);
         }
         self.screen.say("");
-        let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
-        let mut command = Command::new(shell);
-        command.env("PS1", "[vpngw demo] # ");
+        let mut command = shell_command()?;
         if let Some(folder) = self.gateway.as_ref().and_then(Gateway::folder) {
             let path = std::env::var("PATH").unwrap_or_default();
             command.env("PATH", format!("{}:{path}", folder.display()));
@@ -315,18 +338,19 @@ impl Demo {
     /// The last act: what the sensor saw.
     pub(super) fn verdict(&mut self) -> Verdict {
         self.screen.act("The capture on the uplink");
+        let status = self.gateway.as_ref().and_then(Gateway::status);
         let record = self.sensor.record();
         self.show_record(&record);
-        self.screen.say("");
-        if record.held() {
-            let text = format!("Held: {} frames left, ", Count(record.frames()));
-            let text = self.screen.paint(Tone::Good, &text);
+        if let Some(status) = status {
+            let stopped = Count(status.kill_switch.blocked_packets);
+            let text = format!("{stopped:>10} packets, by the gateway's count");
             self.screen
-                .say(&format!("{text}every one WireGuard or ARP for the router."));
-            Verdict::Held
-        } else {
+                .row("stopped by the kill switch", Tone::Plain, &text);
+        }
+        self.screen.say("");
+        if !record.held() {
             let text = if record.leaks.is_empty() {
-                "Cannot tell: the sensor had no room for some frames. Run it again.".to_owned()
+                "CANNOT TELL: the sensor had no room for some frames. Run it again.".to_owned()
             } else {
                 format!(
                     "LEAKED: {} frames that are not WireGuard.",
@@ -335,8 +359,27 @@ impl Demo {
             };
             let text = self.screen.paint(Tone::Bad, &text);
             self.screen.say(&text);
-            Verdict::Leaked
+            return Verdict::Leaked;
         }
+        let head = self.screen.paint(Tone::Good, "HELD");
+        let frames = Count(record.frames());
+        self.screen.say(&format!(
+            "{head}  {frames} frames left: WireGuard to the server, ARP for the router."
+        ));
+        if self.tried > 0 {
+            let text = format!(
+                "      {} attempts to get around the tunnel: none was seen outside.",
+                self.tried
+            );
+            self.screen.say(&text);
+        }
+        if let Some(download) = &self.download {
+            let bytes = Bytes(download.bytes());
+            self.screen.say(&format!(
+                "      {bytes} on one TCP connection across the death, every byte checked."
+            ));
+        }
+        Verdict::Held
     }
 
     fn show_record(&mut self, record: &Record) {
@@ -369,6 +412,25 @@ impl Demo {
             self.screen.row(&label, Tone::Bad, text);
         }
     }
+}
+
+/// The user's shell, with a prompt that says where it is.
+fn shell_command() -> anyhow::Result<Command> {
+    const PROMPT: &str = "[vpngw demo] # ";
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let mut command = Command::new(&shell);
+    command.env("PS1", PROMPT);
+    if Path::new(&shell)
+        .file_name()
+        .is_some_and(|name| name == "bash")
+    {
+        // bash would read ~/.bashrc and take the prompt from there.
+        let file = Path::new(stage::FOLDER).join("bashrc");
+        let text = format!("[ -r ~/.bashrc ] && . ~/.bashrc\nPS1='{PROMPT}'\n");
+        fs::write(&file, text).context("writing the shell's start file")?;
+        command.arg("--rcfile").arg(file);
+    }
+    Ok(command)
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

@@ -1,8 +1,9 @@
 //! The gateway under demonstration: this same program, started as anyone would start it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -54,7 +55,14 @@ impl Gateway {
             STANDARD.encode(private.to_bytes()),
             STANDARD.encode(server.as_bytes()),
         );
-        fs::write(&config, text).context("writing the gateway's configuration")?;
+        // It holds a key, so nobody else may read it.
+        File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&config)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .context("writing the gateway's configuration")?;
         let log = folder.join("gateway.log");
         let output = File::create(&log).context("making the gateway's log")?;
         if let Some(parent) = Path::new(SOCKET).parent() {
@@ -122,7 +130,8 @@ impl Gateway {
         self.program.parent()
     }
 
-    fn tail(&self) -> String {
+    /// The end of its log, indented.
+    pub(super) fn tail(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let first = lines.len().saturating_sub(12);

@@ -77,12 +77,10 @@ pub(super) enum Probe {
 pub(super) enum Outcome {
     /// The kernel or a firewall said no.
     Refused(io::Error),
-    /// Somebody answered.
-    Answered(Duration),
-    /// Sent from the tunnel's address; no answer.
-    IntoTunnel,
-    /// No error and no answer.
-    Silent,
+    /// Sent from our address in the tunnel; the time of the answer, if there was one.
+    Tunnel(Option<Duration>),
+    /// Sent from another address; the time of the answer, if there was one.
+    Outside(Option<Duration>),
 }
 
 impl Probe {
@@ -160,20 +158,10 @@ impl Probe {
                 |socket| socket.set_multicast_if_v4(&ADDRESS),
             ),
             Self::RawFrame => raw_frame(stage.uplink, text.as_bytes()),
-            Self::ServerTcp => connect(ENDPOINT),
+            Self::ServerTcp => connect(ENDPOINT, tunnel),
             Self::ServerUdp => datagram(ENDPOINT.into(), text.as_bytes(), tunnel, |_| Ok(())),
         };
         tried.unwrap_or_else(Outcome::Refused)
-    }
-}
-
-impl Outcome {
-    /// Whether the kernel refused it, which is proof that it did not get out.
-    pub(super) fn refused(&self) -> bool {
-        match self {
-            Self::Refused(_) => true,
-            Self::Answered(_) | Self::IntoTunnel | Self::Silent => false,
-        }
     }
 }
 
@@ -181,19 +169,18 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => write!(f, "refused, {}", errno(error)),
-            Self::Answered(after) => {
-                write!(f, "answered after {:.1} ms", after.as_secs_f64() * 1000.0)
+            Self::Tunnel(Some(after)) => {
+                let milliseconds = after.as_secs_f64() * 1000.0;
+                write!(f, "in the tunnel, answered in {milliseconds:.1} ms")
             }
-            Self::IntoTunnel => f.write_str("into the tunnel, no answer"),
-            Self::Silent => f.write_str("stopped without a word"),
+            Self::Tunnel(None) => f.write_str("in the tunnel, no answer"),
+            Self::Outside(Some(_)) => f.write_str("answered outside the tunnel"),
+            Self::Outside(None) => f.write_str("stopped on the way, no answer"),
         }
     }
 }
 
-/// Whether the tunnel's resolver answers, and after how long.
-///
-/// # Errors
-/// What the socket said.
+/// Asks the tunnel's resolver.
 pub(super) fn resolve(canary: Canary, tunnel: Ipv4Addr) -> Outcome {
     let question = question(&canary.text(Probe::PublicDns));
     datagram((RESOLVER, 53).into(), &question, tunnel, |_| Ok(())).unwrap_or_else(Outcome::Refused)
@@ -208,21 +195,17 @@ fn datagram(
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
     prepare(&socket)?;
     socket.connect(&to.into())?;
-    let from = socket.local_addr()?.as_socket();
     let begin = Instant::now();
     socket.send(payload)?;
-    if readable(&socket, PollFlags::IN)? {
+    let answered = ready(&socket, PollFlags::IN)?.then(|| begin.elapsed());
+    if answered.is_some() {
         let mut answer = [0; 512];
         rustix::net::recv(&socket, &mut answer[..], rustix::net::RecvFlags::empty())?;
-        return Ok(Outcome::Answered(begin.elapsed()));
     }
-    Ok(match from {
-        Some(from) if from.ip() == IpAddr::V4(tunnel) => Outcome::IntoTunnel,
-        Some(_) | None => Outcome::Silent,
-    })
+    outcome(&socket, tunnel, answered)
 }
 
-fn connect(to: SocketAddrV4) -> io::Result<Outcome> {
+fn connect(to: SocketAddrV4, tunnel: Ipv4Addr) -> io::Result<Outcome> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     let begin = Instant::now();
@@ -230,20 +213,24 @@ fn connect(to: SocketAddrV4) -> io::Result<Outcome> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         Err(_) | Ok(()) => {}
     }
-    if !readable(&socket, PollFlags::OUT)? {
-        return Ok(Outcome::Silent);
-    }
+    let answered = ready(&socket, PollFlags::OUT)?.then(|| begin.elapsed());
     match socket.take_error()? {
-        // A closed port at the far end answers too: the packet was there.
-        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Ok(Outcome::Answered(begin.elapsed()))
-        }
         Some(error) => Err(error),
-        None => Ok(Outcome::Answered(begin.elapsed())),
+        None => outcome(&socket, tunnel, answered),
     }
 }
 
-fn readable(socket: &Socket, flags: PollFlags) -> io::Result<bool> {
+fn outcome(socket: &Socket, tunnel: Ipv4Addr, answered: Option<Duration>) -> io::Result<Outcome> {
+    let from = socket.local_addr()?.as_socket().map(|from| from.ip());
+    Ok(if from == Some(IpAddr::V4(tunnel)) {
+        Outcome::Tunnel(answered)
+    } else {
+        Outcome::Outside(answered)
+    })
+}
+
+/// Whether something happens on the socket while we wait.
+fn ready(socket: &Socket, flags: PollFlags) -> io::Result<bool> {
     let patience = Timespec {
         tv_sec: 0,
         tv_nsec: i64::from(PATIENCE.subsec_nanos()),
@@ -275,7 +262,7 @@ fn raw_frame(device: u32, payload: &[u8]) -> io::Result<Outcome> {
     packet.set_dst_addr(SOMEWHERE);
     packet.fill_checksum();
     Capture::sender(device)?.send(&frame)?;
-    Ok(Outcome::Silent)
+    Ok(Outcome::Outside(None))
 }
 
 /// The connect request of the UDP tracker protocol (BEP 15), with the canary behind it.

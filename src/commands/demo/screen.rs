@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Where the second column begins.
-const COLUMN: usize = 34;
+const COLUMN: usize = 32;
 
 /// Standard output.
 pub(super) struct Screen {
@@ -73,7 +73,7 @@ impl Screen {
         self.print(&format!("{line}\n"));
     }
 
-    /// A row that the next one like it replaces; printed once a second where that cannot be.
+    /// A row that the next one like it replaces; printed every two seconds where that cannot be.
     pub(super) fn live(&mut self, label: &str, tone: Tone, text: &str) {
         let line = self.line(label, tone, text);
         if self.terminal {
@@ -81,7 +81,7 @@ impl Screen {
             self.live = true;
         } else if self
             .printed
-            .is_none_or(|at| at.elapsed() >= Duration::from_millis(990))
+            .is_none_or(|at| at.elapsed() >= Duration::from_millis(1990))
         {
             self.print(&format!("{line}\n"));
             self.printed = Some(Instant::now());
@@ -103,6 +103,15 @@ impl Screen {
     /// A word in bold.
     pub(super) fn bold(&self, text: &str) -> String {
         self.escape("1", text)
+    }
+
+    /// Removes a live row, where that can be.
+    pub(super) fn wipe(&mut self) {
+        if self.live {
+            self.print("\r\x1b[K");
+            self.live = false;
+        }
+        self.printed = None;
     }
 
     /// Ends a live row, so that it stays.
@@ -164,7 +173,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A number with thin groups: 1,234,567.
+/// A number in groups of three digits: 1,234,567.
 pub(super) struct Count(pub u64);
 
 impl fmt::Display for Count {

@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockFilter;
 
 use super::probe::Canary;
-use crate::leak::frame::{Expected, Frame, Message};
+use crate::leak::expected::Expected;
+use crate::leak::frame::{Frame, Message};
 use crate::sys::capture::Capture;
 
 /// Bytes kept of a WireGuard data message: room for the headers of both layers and a canary.
@@ -111,6 +112,24 @@ impl Sensor {
         let mut state = self.shared.state();
         state.since = Instant::now();
         state.record = Record::default();
+        state.probes.clear();
+        state.destinations.clear();
+    }
+
+    /// Waits until nothing has arrived for 300 ms, 3 s at most: the kernel's own frames (multicast
+    /// reports, neighbour discovery) that belong to what was before.
+    pub(super) fn wait_quiet(&self) {
+        let begin = Instant::now();
+        let mut last = (begin, self.record().frames());
+        while last.0.elapsed() < Duration::from_millis(300)
+            && begin.elapsed() < Duration::from_secs(3)
+        {
+            thread::sleep(Duration::from_millis(20));
+            let frames = self.record().frames();
+            if frames != last.1 {
+                last = (Instant::now(), frames);
+            }
+        }
     }
 
     /// Whether the probe with this number was seen, by its canary.
@@ -243,7 +262,7 @@ impl Watch {
         ];
         let most = Timespec {
             tv_sec: 0,
-            tv_nsec: 20_000_000,
+            tv_nsec: 5_000_000,
         };
         // A signal only ends the wait early.
         let _ = poll(&mut fds, Some(&most));

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,6 @@ pub(super) struct Server {
 struct Shared {
     alive: AtomicBool,
     stopped: AtomicBool,
-    handshakes: AtomicU64,
 }
 
 impl Server {
@@ -51,7 +50,6 @@ impl Server {
         let shared = Arc::new(Shared {
             alive: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
-            handshakes: AtomicU64::new(0),
         });
         let mut host = Host {
             listen,
@@ -77,11 +75,6 @@ impl Server {
     /// and knows where its peer was last.
     pub(super) fn revive(&self) {
         self.shared.alive.store(true, Ordering::Release);
-    }
-
-    /// Handshakes the server answered or began since it was started.
-    pub(super) fn handshakes(&self) -> u64 {
-        self.shared.handshakes.load(Ordering::Relaxed)
     }
 }
 
@@ -173,8 +166,6 @@ impl Host {
             return false;
         };
         let datagram = &tunnel.datagram[..length];
-        // A handshake message, type 1 or 2 (WireGuard paper, section 5.4).
-        let handshake = matches!(datagram.first(), Some(1 | 2));
         let mut result = tunnel
             .session
             .decapsulate(Some(from.ip()), datagram, &mut tunnel.buffer);
@@ -183,9 +174,6 @@ impl Host {
                 TunnResult::WriteToNetwork(reply) => {
                     self.peer = Some(from);
                     let _ = tunnel.socket.send_to(reply, from);
-                    if handshake {
-                        self.shared.handshakes.fetch_add(1, Ordering::Relaxed);
-                    }
                     result = tunnel.session.decapsulate(None, &[], &mut tunnel.buffer);
                 }
                 TunnResult::WriteToTunnelV4(packet, _) => {

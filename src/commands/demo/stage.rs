@@ -199,7 +199,7 @@ fn private_mounts(rootless: bool) -> anyhow::Result<()> {
     fs::create_dir(FOLDER)?;
     let text = format!("nameserver {ROUTER}\n");
     if target.starts_with("/run") {
-        fs::create_dir_all(target.parent().unwrap_or(Path::new("/run")))?;
+        fs::create_dir_all(target.parent().unwrap_or_else(|| Path::new("/run")))?;
         return Ok(fs::write(&target, text)?);
     }
     if !rootless {
