@@ -14,7 +14,7 @@ mod stage;
 use self::acts::Demo;
 
 /// The arguments of `vpngw demo`.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Args {
     /// Leave me in a shell next to the client, with the gateway running
     #[arg(long)]
