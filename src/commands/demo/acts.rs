@@ -1,5 +1,6 @@
 //! The demonstration, act by act.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -32,6 +33,8 @@ const RECOVERY: Duration = Duration::from_secs(30);
 const AFTERWARDS: Duration = Duration::from_secs(4);
 /// How often the live row changes.
 const FRAME: Duration = Duration::from_millis(200);
+/// Rates are over so many frames: one second.
+const SAMPLES: usize = 5;
 
 /// Everything on the stage. Fields are dropped in this order: the gateway ends before the server.
 pub(super) struct Demo {
@@ -241,12 +244,15 @@ impl Demo {
     /// Shows the rate of the download for so long.
     fn watch(&mut self, long: Duration) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let mut last = (begin, self.bytes()?);
+        let mut samples = VecDeque::from([(begin, self.bytes()?)]);
         while begin.elapsed() < long {
             thread::sleep(FRAME);
             let now = (Instant::now(), self.bytes()?);
-            self.show_rate(last, now);
-            last = now;
+            self.show_rate(samples[0], now);
+            samples.push_back(now);
+            if samples.len() > SAMPLES {
+                samples.pop_front();
+            }
         }
         self.screen.settle();
         Ok(())
@@ -284,9 +290,9 @@ impl Demo {
         Ok(())
     }
 
-    fn show_rate(&mut self, last: (Instant, u64), now: (Instant, u64)) {
-        let bits = (now.1 - last.1) as f64 * 8.0;
-        let rate = bits / now.0.duration_since(last.0).as_secs_f64();
+    fn show_rate(&mut self, then: (Instant, u64), now: (Instant, u64)) {
+        let bits = (now.1 - then.1) as f64 * 8.0;
+        let rate = bits / now.0.duration_since(then.0).as_secs_f64();
         let tone = if bits > 0.0 { Tone::Good } else { Tone::Note };
         let text = format!("{:>12}   {} so far", Rate(rate).to_string(), Bytes(now.1));
         self.screen.live("download", tone, &text);
@@ -315,7 +321,7 @@ impl Demo {
             ),
             ("ping -I eth0 192.168.77.1", "around the tunnel: refused"),
             (
-                "curl --interface eth0 203.0.113.80",
+                "curl --interface eth0 1.1.1.1",
                 "around the tunnel: refused",
             ),
             ("nft list ruleset", "the rules, if nft is installed"),

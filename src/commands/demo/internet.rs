@@ -27,6 +27,9 @@ pub(super) const PATTERN: [u8; 251] = pattern();
 
 /// Connections the seeder serves at once, and the same for the web site.
 const CONNECTIONS: usize = 4;
+/// Ports on which every address is a web site; the second is that of the VPN server, for a client
+/// that connects to it through the tunnel.
+const SITES: [u16; 2] = [80, 51820];
 /// Bytes the seeder keeps in flight. Small enough for the receive buffer a UDP socket has without
 /// privilege (212992 bytes, of which a full packet takes over 2000).
 const IN_FLIGHT: usize = 96 * 1024;
@@ -37,9 +40,14 @@ pub(super) struct Internet {
     wire: Wire,
     sockets: SocketSet<'static>,
     seeders: Vec<Seeder>,
-    sites: Vec<SocketHandle>,
+    sites: Vec<Site>,
     resolver: SocketHandle,
     tracker: SocketHandle,
+}
+
+struct Site {
+    socket: SocketHandle,
+    port: u16,
 }
 
 struct Seeder {
@@ -69,7 +77,11 @@ impl Internet {
             })
             .collect();
         let sites = (0..CONNECTIONS)
-            .map(|_| sockets.add(tcp_socket(4096)))
+            .flat_map(|_| SITES)
+            .map(|port| Site {
+                socket: sockets.add(tcp_socket(4096)),
+                port,
+            })
             .collect();
         let resolver = sockets.add(udp_socket());
         let tracker = sockets.add(udp_socket());
@@ -107,8 +119,8 @@ impl Internet {
         for seeder in &mut self.seeders {
             serve_seeder(self.sockets.get_mut(seeder.socket), &mut seeder.offset);
         }
-        for &site in &self.sites {
-            serve_site(self.sockets.get_mut(site));
+        for site in &self.sites {
+            serve_site(self.sockets.get_mut(site.socket), site.port);
         }
         answer(self.sockets.get_mut(self.resolver), 53, resolve);
         answer(self.sockets.get_mut(self.tracker), TRACKER.port(), track);
@@ -128,11 +140,11 @@ fn serve_seeder(socket: &mut tcp::Socket<'_>, offset: &mut usize) {
     finish_reading(socket);
 }
 
-fn serve_site(socket: &mut tcp::Socket<'_>) {
+fn serve_site(socket: &mut tcp::Socket<'_>, port: u16) {
     const GREETING: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\
         Connection: close\r\n\r\nYou reached the simulated Internet, through the tunnel.\n";
     if !socket.is_open() {
-        let _ = socket.listen(80);
+        let _ = socket.listen(port);
     }
     if socket.can_recv() && socket.can_send() {
         let _ = socket.send_slice(GREETING);

@@ -35,7 +35,7 @@ pub enum Verdict {
 ///
 /// # Errors
 /// What this machine lacks and what to do about it; what part of the demonstration did not work.
-pub fn run(args: &Args) -> anyhow::Result<Verdict> {
+pub fn run(args: Args) -> anyhow::Result<Verdict> {
     let mut demo = Demo::build()?;
     demo.control()?;
     demo.connect()?;

@@ -197,11 +197,9 @@ fn datagram(
     socket.connect(&to.into())?;
     let begin = Instant::now();
     socket.send(payload)?;
+    // The datagram was let through, so whatever comes now is an answer: also an ICMP message that
+    // says that the port is closed.
     let answered = ready(&socket, PollFlags::IN)?.then(|| begin.elapsed());
-    if answered.is_some() {
-        let mut answer = [0; 512];
-        rustix::net::recv(&socket, &mut answer[..], rustix::net::RecvFlags::empty())?;
-    }
     outcome(&socket, tunnel, answered)
 }
 

@@ -312,3 +312,73 @@ fn filter(endpoint: SocketAddrV4, data: u32, rest: u32) -> [SockFilter; 20] {
         op(RETURN, data),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    const ENDPOINT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 10), 51820);
+
+    #[test]
+    fn the_filters_part_data_messages_from_everything_else() {
+        let data = frame();
+        assert_eq!(passes(&data), (false, true));
+        let mutations: [(usize, u8); 8] = [
+            (13, 6),    // ARP
+            (20, 0x20), // more fragments
+            (21, 5),    // a fragment offset
+            (23, 6),    // TCP
+            (30, 199),  // another address
+            (37, 0x6d), // another port
+            (42, 1),    // a handshake
+            (45, 1),    // reserved bytes that are not zero
+        ];
+        for (at, value) in mutations {
+            let mut other = data.clone();
+            other[at] = value;
+            assert_eq!(passes(&other), (true, false), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_filters_miss_no_short_frame() {
+        let data = frame();
+        for length in 1..46 {
+            assert_eq!(passes(&data[..length]), (true, false), "{length} bytes");
+        }
+    }
+
+    /// Whether a frame passes the filter of the rest, and that of the data messages.
+    fn passes(frame: &[u8]) -> (bool, bool) {
+        (
+            received(&filter(ENDPOINT, 0, u32::MAX), frame),
+            received(&filter(ENDPOINT, SNAP, 0), frame),
+        )
+    }
+
+    /// The kernel runs socket filters on UNIX sockets too, and that needs no privilege.
+    fn received(filter: &[SockFilter], frame: &[u8]) -> bool {
+        let (sender, receiver) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
+        receiver.attach_filter(filter).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        sender.send(frame).unwrap();
+        let mut buffer = [0; 2048];
+        rustix::net::recv(&receiver, &mut buffer[..], rustix::net::RecvFlags::empty()).is_ok()
+    }
+
+    /// A WireGuard data message to the endpoint.
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend([
+            8, 0, 0x45, 0, 0, 76, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 168, 77, 2,
+        ]);
+        frame.extend(ENDPOINT.ip().octets());
+        frame.extend([0x9c, 0x40, 0xca, 0x6c, 0, 56, 0, 0, 4, 0, 0, 0]);
+        frame.extend([0; 44]);
+        frame
+    }
+}

@@ -227,3 +227,98 @@ impl Tunnel {
         let _ = poll(&mut fds, Some(&rest));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An echo request from 10.64.0.2 to 192.0.2.77, padded to 32 bytes as WireGuard does.
+    const PING: [u8; 32] = [
+        0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0xae, 0x52, 10, 64, 0, 2, 192, 0, 2, 77, 8, 0, 0xf7,
+        0xfe, 0, 1, 0, 0, 0, 0, 0, 0,
+    ];
+
+    #[test]
+    fn a_peer_gets_an_answer_before_and_after_the_death() {
+        let (server, peer) = pair();
+        assert_eq!(peer.ping()[12..20], [192, 0, 2, 77, 10, 64, 0, 2]);
+        server.kill();
+        peer.wait_closed();
+        server.revive();
+        assert_eq!(peer.ping()[12..20], [192, 0, 2, 77, 10, 64, 0, 2]);
+    }
+
+    struct Peer {
+        socket: UdpSocket,
+        private: StaticSecret,
+        server: PublicKey,
+    }
+
+    impl Peer {
+        /// Pings until an answer comes, each time with a new session.
+        fn ping(&self) -> Vec<u8> {
+            let (mut out, mut datagram) = ([0; 2048], [0; 2048]);
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(10) {
+                let private = self.private.clone();
+                let mut session = Tunn::new(private, self.server, None, None, 2, None);
+                if let TunnResult::WriteToNetwork(sealed) = session.encapsulate(&PING, &mut out) {
+                    let _ = self.socket.send(sealed);
+                }
+                while let Ok(length) = self.socket.recv(&mut datagram) {
+                    let mut result = session.decapsulate(None, &datagram[..length], &mut out);
+                    while let TunnResult::WriteToNetwork(reply) = result {
+                        let _ = self.socket.send(reply);
+                        result = session.decapsulate(None, &[], &mut out);
+                    }
+                    if let TunnResult::WriteToTunnelV4(packet, _) = result {
+                        return packet.to_vec();
+                    }
+                }
+            }
+            panic!("no answer");
+        }
+
+        /// Waits until the kernel says that the server's port is closed.
+        fn wait_closed(&self) {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(10) {
+                let _ = self.socket.send(&[0]);
+                if matches!(self.socket.recv(&mut [0; 2048]), Err(error)
+                    if error.kind() == io::ErrorKind::ConnectionRefused)
+                {
+                    return;
+                }
+            }
+            panic!("the port is still open");
+        }
+    }
+
+    fn pair() -> (Server, Peer) {
+        let private = StaticSecret::from([7; 32]);
+        let keys = Keys {
+            private: StaticSecret::from([8; 32]),
+            peer: PublicKey::from(&private),
+        };
+        let server_key = PublicKey::from(&keys.private);
+        let free = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let SocketAddr::V4(listen) = free else {
+            panic!("{free}")
+        };
+        let server = Server::start(listen, keys, 1).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(listen).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let peer = Peer {
+            socket,
+            private,
+            server: server_key,
+        };
+        (server, peer)
+    }
+}
