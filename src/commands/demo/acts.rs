@@ -1,9 +1,6 @@
 //! The demonstration, act by act.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,12 +13,13 @@ use super::client::Download;
 use super::gateway::{self, Gateway};
 use super::internet;
 use super::probe::{self, Canary, Outcome, Probe};
+use super::report::Summary;
 use super::screen::{Bytes, Count, Rate, Screen, Tone};
-use super::sensor::{Record, Sensor};
+use super::sensor::Sensor;
 use super::server::{Keys, Server};
+use super::shell;
 use super::stage::{self, Stage};
 use crate::leak::expected::Expected;
-use crate::leak::frame::Message;
 
 /// How long the transfer is shown before anything happens to it.
 const TRANSFER: Duration = Duration::from_secs(5);
@@ -80,26 +78,7 @@ impl Demo {
                 Server::start(stage::ENDPOINT, keys, seed).context("starting the VPN server")?;
             Ok((sensor, server))
         })?;
-        let how = if stage.rootless {
-            "two, in a user namespace, without root"
-        } else {
-            "two, as root"
-        };
-        screen.row("network namespaces", Tone::Plain, how);
-        let uplink = format!(
-            "{} {} > router {}",
-            stage::UPLINK,
-            stage::ADDRESS,
-            stage::ROUTER
-        );
-        screen.row("uplink", Tone::Plain, &uplink);
-        let server_text = format!("{}, an Internet behind it", stage::ENDPOINT);
-        screen.row("VPN server, built in", Tone::Plain, &server_text);
-        screen.row(
-            "sensor",
-            Tone::Plain,
-            "at the router's end, sees every frame",
-        );
+        describe(&mut screen, stage);
         Ok(Self {
             screen,
             download: None,
@@ -313,131 +292,56 @@ impl Demo {
     /// Leaves the user inside until the shell ends.
     pub(super) fn shell(&mut self) -> anyhow::Result<()> {
         self.screen.act("A shell next to the client");
-        for (command, what) in [
-            ("vpngw status", "what the gateway says (--watch, --json)"),
-            ("ping 1.1.1.1", "any address answers, through the tunnel"),
-            (
-                "curl http://203.0.113.80/",
-                "a web site behind the VPN server",
-            ),
-            ("ping -I eth0 192.168.77.1", "around the tunnel: refused"),
-            (
-                "curl --interface eth0 1.1.1.1",
-                "around the tunnel: refused",
-            ),
-            ("nft list ruleset", "the rules, if nft is installed"),
-            ("cat /run/vpngw-demo/gateway.log", "the gateway's log"),
-            ("exit", "ends the demo with the verdict of the capture"),
-        ] {
+        for (command, what) in shell::HINTS {
             self.screen.row(command, Tone::Faint, what);
         }
         self.screen.say("");
-        let mut command = shell_command()?;
-        if let Some(folder) = self.gateway.as_ref().and_then(Gateway::folder) {
-            let path = std::env::var("PATH").unwrap_or_default();
-            command.env("PATH", format!("{}:{path}", folder.display()));
-        }
+        let folder = self.gateway.as_ref().and_then(Gateway::folder);
+        let mut shell = shell::command(folder)?;
         // How the last command in it ended is the user's business.
-        command.status().context("starting the shell")?;
+        shell.status().context("starting the shell")?;
         Ok(())
     }
 
     /// The last act: what the sensor saw.
     pub(super) fn verdict(&mut self) -> Verdict {
         self.screen.act("The capture on the uplink");
-        let status = self.gateway.as_ref().and_then(Gateway::status);
-        let record = self.sensor.record();
-        self.show_record(&record);
-        if let Some(status) = status {
-            let stopped = Count(status.kill_switch.blocked_packets);
-            let text = format!("{stopped:>10} packets, by the gateway's count");
-            self.screen
-                .row("stopped by the kill switch", Tone::Plain, &text);
-        }
-        self.screen.say("");
-        if !record.held() {
-            let text = if record.leaks.is_empty() {
-                "CANNOT TELL  the sensor had no room for some frames. Run it again.".to_owned()
-            } else {
-                format!(
-                    "LEAKED  frames that are not WireGuard: {}",
-                    Count(record.leaked())
-                )
-            };
-            let text = self.screen.paint(Tone::Bad, &text);
-            self.screen.say(&text);
-            return Verdict::Leaked;
-        }
-        let head = self.screen.paint(Tone::Good, "HELD");
-        let frames = Count(record.frames());
-        self.screen.say(&format!(
-            "{head}  {frames} frames left: WireGuard to the server, ARP for the router."
-        ));
-        if self.tried > 0 {
-            let text = format!(
-                "      {} attempts to get around the tunnel: none was seen outside.",
-                self.tried
-            );
-            self.screen.say(&text);
-        }
-        if let Some(download) = &self.download {
-            let bytes = Bytes(download.bytes());
-            self.screen.say(&format!(
-                "      {bytes} on one TCP connection across the death, every byte checked."
-            ));
-        }
-        Verdict::Held
-    }
-
-    fn show_record(&mut self, record: &Record) {
-        for (message, count) in &record.wireguard {
-            let label = match message {
-                Message::Initiation => "WireGuard handshake initiations",
-                Message::Response => "WireGuard handshake responses",
-                Message::Cookie => "WireGuard cookies",
-                Message::Keepalive => "WireGuard keepalives",
-                Message::Data => "WireGuard data",
-            };
-            let more = if *message == Message::Data && record.uncounted > 0 {
-                format!(" and {} not counted", Count(record.uncounted))
-            } else {
-                String::new()
-            };
-            self.screen
-                .row(label, Tone::Plain, &format!("{:>10}{more}", Count(*count)));
-        }
-        self.screen.row(
-            "ARP for the router",
-            Tone::Plain,
-            &format!("{:>10}", Count(record.arp)),
-        );
-        let tone = if record.held() { Tone::Good } else { Tone::Bad };
-        let leaked = format!("{:>10}", Count(record.leaked()));
-        self.screen.row("anything else", tone, &leaked);
-        for (at, text) in &record.evidence {
-            let label = format!("  after {:.3} s", at.as_secs_f64());
-            self.screen.row(&label, Tone::Bad, text);
-        }
+        let stopped = self
+            .gateway
+            .as_ref()
+            .and_then(Gateway::status)
+            .map(|status| status.kill_switch.blocked_packets);
+        let summary = Summary {
+            record: self.sensor.record(),
+            stopped,
+            tried: self.tried,
+            downloaded: self.download.as_ref().map(Download::bytes),
+        };
+        summary.show(&mut self.screen)
     }
 }
 
-/// The user's shell, with a prompt that says where it is.
-fn shell_command() -> anyhow::Result<Command> {
-    const PROMPT: &str = "[vpngw demo] # ";
-    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
-    let mut command = Command::new(&shell);
-    command.env("PS1", PROMPT);
-    if Path::new(&shell)
-        .file_name()
-        .is_some_and(|name| name == "bash")
-    {
-        // bash would read ~/.bashrc and take the prompt from there.
-        let file = Path::new(stage::FOLDER).join("bashrc");
-        let text = format!("[ -r ~/.bashrc ] && . ~/.bashrc\nPS1='{PROMPT}'\n");
-        fs::write(&file, text).context("writing the shell's start file")?;
-        command.arg("--rcfile").arg(file);
-    }
-    Ok(command)
+fn describe(screen: &mut Screen, stage: Stage) {
+    let how = if stage.rootless {
+        "two, in a user namespace, without root"
+    } else {
+        "two, as root"
+    };
+    screen.row("network namespaces", Tone::Plain, how);
+    let uplink = format!(
+        "{} {} > router {}",
+        stage::UPLINK,
+        stage::ADDRESS,
+        stage::ROUTER
+    );
+    screen.row("uplink", Tone::Plain, &uplink);
+    let server_text = format!("{}, an Internet behind it", stage::ENDPOINT);
+    screen.row("VPN server, built in", Tone::Plain, &server_text);
+    screen.row(
+        "sensor",
+        Tone::Plain,
+        "at the router's end, sees every frame",
+    );
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

@@ -6,9 +6,11 @@ mod gateway;
 mod internet;
 mod links;
 mod probe;
+mod report;
 mod screen;
 mod sensor;
 mod server;
+mod shell;
 mod stage;
 
 use self::acts::Demo;

@@ -65,8 +65,8 @@ impl Record {
 
 struct Shared {
     stopped: AtomicBool,
-    /// Turns of the sensor's loop that found both captures empty.
-    idle: AtomicU64,
+    /// Turns of the sensor's loop; each empties the capture in which a leak would be.
+    turns: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -85,7 +85,7 @@ impl Sensor {
     pub(super) fn start(index: u32, expected: Expected, canary: Canary) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             stopped: AtomicBool::new(false),
-            idle: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
             state: Mutex::new(State {
                 since: Instant::now(),
                 record: Record::default(),
@@ -149,14 +149,16 @@ impl Sensor {
         self.shared.state().record.clone()
     }
 
-    /// Waits until the sensor has found its captures empty twice: the frames that had arrived
-    /// before are counted then. Under full load they may never be empty; a second is the most.
+    /// Waits for two turns of the sensor: a leak that had arrived before is in the record then.
     fn settle(&self) {
         let begin = Instant::now();
-        let idle = self.shared.idle.load(Ordering::Acquire);
-        while self.shared.idle.load(Ordering::Acquire) < idle + 2
-            && begin.elapsed() < Duration::from_secs(1)
-        {
+        let turns = self.shared.turns.load(Ordering::Acquire);
+        while self.shared.turns.load(Ordering::Acquire) < turns + 2 {
+            if begin.elapsed() > Duration::from_secs(5) {
+                // The thread is stuck or dead: nobody watches.
+                self.shared.state().record.missed += 1;
+                return;
+            }
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -192,9 +194,9 @@ impl Watch {
         while !self.shared.stopped.load(Ordering::Acquire) {
             let mut seen = self.drain(&self.rest, &mut buffer, usize::MAX);
             seen += self.drain(&self.data, &mut buffer, 256);
+            self.count_missed();
+            self.shared.turns.fetch_add(1, Ordering::Release);
             if seen == 0 {
-                self.count_missed();
-                self.shared.idle.fetch_add(1, Ordering::Release);
                 self.wait();
             }
         }
