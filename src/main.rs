@@ -7,7 +7,8 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    check, cleanup, connect, disconnect, engine, healthcheck, load, plan, preview, run, status,
+    check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, load, plan, preview,
+    run, status,
 };
 
 fn main() -> Code {
@@ -43,8 +44,15 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Disconnect => disconnect::run(shared.socket()),
         Command::Check => Ok(check::run(load::load(config), &mut out)?),
         Command::Plan => plan::run(&preview::preview(config)?, &mut out),
-        Command::Explain { target } => todo!("{target}"),
+        Command::Explain { target } => {
+            let preview = preview::preview(config)?;
+            explain::run(&preview.policy, &target, &mut out).map_err(Failure::usage)?;
+            Ok(Code::Ok)
+        }
         Command::Cleanup => cleanup::run(shared.socket()),
-        Command::Demo { shell } => todo!("{shell}"),
+        Command::Demo { shell } => match demo::run(demo::Args { shell })? {
+            demo::Verdict::Held => Ok(Code::Ok),
+            demo::Verdict::Leaked => Ok(Code::Leak),
+        },
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::exit::{Code, Failure};
 use super::{block_on, log};
 use crate::engine;
-use crate::sys::{fdpass, privilege};
+use crate::sys::{privilege, process};
 
 /// Runs the engine over the inherited socket until the warden closes it.
 ///
@@ -18,7 +18,7 @@ pub fn run(link_fd: RawFd) -> Result<Code, Failure> {
     // The first act: nothing is read or parsed with a privilege.
     let parent = rustix::process::getppid().context("the engine is started by the gateway only")?;
     privilege::drop_all(parent).map_err(anyhow::Error::from)?;
-    let link = fdpass::inherited(link_fd).context("the inherited socket")?;
+    let link = process::inherited(link_fd).context("the inherited socket")?;
     block_on(engine::run(link, log::start)).map_err(anyhow::Error::from)?;
     Ok(Code::Ok)
 }

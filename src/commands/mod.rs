@@ -5,6 +5,7 @@ use std::future::Future;
 pub mod check;
 pub mod cleanup;
 pub mod connect;
+pub mod demo;
 pub mod disconnect;
 pub mod engine;
 pub mod exit;

@@ -1,1 +1,4 @@
 //! What left by the uplink, seen from outside the rules.
+
+pub mod expected;
+pub mod frame;

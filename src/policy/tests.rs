@@ -33,6 +33,7 @@ fn config() -> Config {
             allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
         }],
         uplink: None,
+        resolver: None,
         lan: Lan::default(),
         forward: vec![6881],
         metrics: None,

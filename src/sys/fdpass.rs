@@ -2,10 +2,8 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::net::sockopt::socket_type;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
@@ -30,27 +28,6 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?)
-}
-
-/// Takes over the end of a [`pair`] that this process inherited under a number.
-///
-/// # Errors
-/// Where that number is no open socket of this kind: the process was not started by a warden.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    if number <= 2 {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    #[expect(unsafe_code, reason = "an inherited descriptor is known by its number")]
-    // SAFETY: looked at only, and `fcntl` fails for a number that is not open.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    if socket_type(borrowed)? != SocketType::SEQPACKET {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
-    #[expect(unsafe_code, reason = "an inherited descriptor is known by its number")]
-    // SAFETY: it is open, and the number came on the command line for us alone: nothing else in this
-    // process owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Sends one message with up to [`MOST_FDS`] descriptors, all of it or nothing.
@@ -127,7 +104,7 @@ mod tests {
         assert!(
             rustix::io::fcntl_getfd(&fd)
                 .unwrap()
-                .contains(FdFlags::CLOEXEC)
+                .contains(rustix::io::FdFlags::CLOEXEC)
         );
         rustix::io::write(&fd, b"x").unwrap();
         drop(fd);

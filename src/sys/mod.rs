@@ -1,9 +1,11 @@
 //! The kernel: one file for each of its objects. The only user of netlink, ioctl and /proc.
 
 pub mod async_fd;
+pub mod capture;
 pub mod fdpass;
 pub mod host;
 pub mod link;
+pub mod namespace;
 pub mod netlink;
 pub mod nft;
 pub mod privilege;

@@ -20,7 +20,7 @@ use crate::link::{Facts, Ipv6Fact, ResolverFact, ToEngine};
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::Permit;
 use crate::ruleset::{Kernel, Ruleset};
-use crate::sys::nft::Armed;
+use crate::sys::nft::{self, Armed};
 use crate::sys::route::{self, RouteError};
 use crate::sys::socket::{self, SocketError};
 use crate::sys::tun::{self, Tun, TunError};
@@ -97,6 +97,7 @@ impl Namespace {
         armed_in: Duration,
         resolv_conf: PathBuf,
     ) -> Result<Self, StartError> {
+        let kernel = nft::probe(&armed).map_err(Unsettled::from)?;
         let device = &config.tunnel.device;
         let tun = tun::create(device, config.tunnel.offload)?;
         let watcher = Watcher::start().map_err(StartError::Watch)?;
@@ -111,10 +112,7 @@ impl Namespace {
             ..Facts::default()
         };
         let mut namespace = Self {
-            kernel: Kernel {
-                egress_hook: armed.egress_hook,
-                ..Kernel::FULL
-            },
+            kernel,
             mark: config.tunnel.fwmark.map_or(Fwmark::DEFAULT, Fwmark),
             uplink: None,
             last_uplink: None,

@@ -9,10 +9,10 @@ use super::permit::Way;
 use crate::gateway::BlockReason;
 use crate::link::Count;
 use crate::plan::Plan;
-use crate::policy::{Hole, Holes, Policy, PolicyError};
+use crate::policy::{Hole, Holes, Policy, PolicyError, Reason};
 use crate::ruleset::Ruleset;
 use crate::sys::link;
-use crate::sys::nft::{self, ApplyError, CheckError};
+use crate::sys::nft::{self, ApplyError, CheckError, Totals};
 use crate::sys::route::{self, RouteError};
 
 /// How often rules are composed anew because a device came or went meanwhile.
@@ -103,19 +103,9 @@ impl Namespace {
                 return;
             }
         };
-        let (mut blocked, mut passed) = (BTreeMap::new(), BTreeMap::new());
-        for counter in counters {
-            let to = if counter.accept {
-                &mut passed
-            } else {
-                &mut blocked
-            };
-            let count: &mut Count = to.entry(counter.reason.to_string()).or_default();
-            count.packets += counter.packets;
-            count.bytes += counter.bytes;
-        }
-        self.blocked_counts.read(blocked);
-        self.passed_counts.read(passed);
+        let Totals { blocked, passed } = Totals::of(&counters);
+        self.blocked_counts.read(by_word(blocked));
+        self.passed_counts.read(by_word(passed));
     }
 
     /// What the kernel shall look like, the firewall aside.
@@ -191,6 +181,12 @@ impl Namespace {
             remote: open.way.remote(),
         })
     }
+}
+
+fn by_word(counts: BTreeMap<Reason, (u64, u64)>) -> BTreeMap<String, Count> {
+    let word =
+        |(reason, (packets, bytes)): (Reason, _)| (reason.to_string(), Count { packets, bytes });
+    counts.into_iter().map(word).collect()
 }
 
 /// An error with all its causes, on one line.

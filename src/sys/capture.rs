@@ -1,0 +1,149 @@
+//! AF_PACKET sockets on one device: see every frame that arrives there, or send one as it is.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+/// linux/if_packet.h: `PACKET_STATISTICS` and `PACKET_IGNORE_OUTGOING` (Linux 4.20).
+const PACKET_STATISTICS: libc::c_int = 6;
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// linux/if_packet.h, `struct tpacket_stats`.
+#[repr(C)]
+#[derive(Default)]
+struct Statistics {
+    packets: u32,
+    drops: u32,
+}
+
+/// A packet socket bound to one device of the calling thread's network namespace.
+pub struct Capture(Socket);
+
+impl Capture {
+    /// Opens a socket that receives what arrives on the device with this index, not what this
+    /// namespace sends there, as far as `filter` (classic BPF; empty passes all) lets it through.
+    /// `buffer` is the receive buffer in bytes; unprivileged callers get at most
+    /// `net.core.rmem_max`. Never blocks.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW, ENODEV if there is no such device.
+    pub fn open(index: u32, filter: &[SockFilter], buffer: usize) -> io::Result<Self> {
+        // Protocol 0 receives nothing until `bind`, so no frame of another device slips in.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        set_option(&socket, PACKET_IGNORE_OUTGOING, 1)?;
+        if set_socket_recv_buffer_size_force(&socket, buffer).is_err() {
+            socket.set_recv_buffer_size(buffer)?;
+        }
+        if !filter.is_empty() {
+            socket.attach_filter(filter)?;
+        }
+        bind(&socket, index, libc::ETH_P_ALL)?;
+        Ok(Self(socket))
+    }
+
+    /// Opens a socket that only sends, by the device with this index.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW, ENODEV if there is no such device.
+    pub fn sender(index: u32) -> io::Result<Self> {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        bind(&socket, index, 0)?;
+        Ok(Self(socket))
+    }
+
+    /// Sends one Ethernet frame.
+    ///
+    /// # Errors
+    /// ENOBUFS when a firewall on the egress hook drops it, ENETDOWN when the device is down.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.0.send(frame).map(|_| ())
+    }
+
+    /// Receives one frame; its end is cut off if `buffer` is too short. `None` when none waits.
+    ///
+    /// # Errors
+    /// ENETDOWN once after the device went down.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        match rustix::net::recv(&self.0, &mut *buffer, rustix::net::RecvFlags::empty()) {
+            Ok((_, length)) => Ok(buffer.get(..length)),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Frames that did not fit the buffer since the last call; the kernel resets the count.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2); none is expected.
+    pub fn dropped(&self) -> io::Result<u32> {
+        let mut statistics = Statistics::default();
+        let mut length = size_of::<Statistics>() as libc::socklen_t;
+        // SAFETY: the pointer and the length describe `statistics`, which outlives the call and
+        // whose layout is the kernel's `struct tpacket_stats`.
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut length,
+            )
+        };
+        checked(result).map(|()| statistics.drops)
+    }
+}
+
+impl AsFd for Capture {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn bind(socket: &Socket, index: u32, protocol: libc::c_int) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (protocol as u16).to_be(),
+        sll_ifindex: i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the pointer and the length describe `address`, a complete `sockaddr_ll` that outlives
+    // the call.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    checked(result)
+}
+
+fn set_option(socket: &Socket, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    checked(result)
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,59 @@
+//! Namespaces of the calling thread, and children that end with it.
+
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Signal, getegid, geteuid, set_parent_process_death_signal};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Moves the calling thread into a network namespace of its own, which has a loopback device that
+/// is down and nothing else.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn new_network() -> io::Result<()> {
+    unshare(UnshareFlags::NEWNET)
+}
+
+/// Moves the calling thread into network and mount namespaces of its own.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn new_network_and_mounts() -> io::Result<()> {
+    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS)
+}
+
+/// The same inside a new user namespace in which this user is root; needs no privilege.
+///
+/// # Errors
+/// EINVAL in a process with several threads; EPERM, ENOSPC or EACCES where the system does not let
+/// this user make user namespaces.
+pub fn new_user_network_and_mounts() -> io::Result<()> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWNS)?;
+    // user_namespaces(7): one's own ids may be mapped once setgroups is given up.
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+/// Sends SIGTERM to the child when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)).
+pub fn end_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure runs between fork and exec and only makes one system call; it allocates
+    // nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+    }
+    command
+}
+
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    debug_assert!(!flags.contains(UnshareFlags::FILES));
+    // SAFETY: the table of file descriptors is not unshared (`FILES` is never among the flags), so
+    // descriptors stay valid in every thread.
+    Ok(unsafe { unshare_unsafe(flags) }?)
+}
