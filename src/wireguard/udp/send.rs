@@ -61,6 +61,8 @@ pub(in crate::wireguard) struct Sender {
     end: usize,
     datagrams: usize,
     runs: Vec<Run>,
+    /// The runs once more, one for each datagram.
+    single: Vec<Run>,
     gso: bool,
 }
 
@@ -80,6 +82,7 @@ impl Sender {
             end: 0,
             datagrams: 0,
             runs: Vec::with_capacity(MOST_SEGMENTS),
+            single: Vec::new(),
             gso,
         }
     }
@@ -152,8 +155,9 @@ impl Sender {
     }
 
     /// Sends the runs from `first` on without offload.
-    fn send_each(&self, first: usize) {
-        let mut single = Vec::with_capacity(2 * MOST_SEGMENTS);
+    fn send_each(&mut self, first: usize) {
+        let mut single = mem::take(&mut self.single);
+        single.clear();
         for run in &self.runs[first..] {
             let mut start = run.start;
             while start < run.end {
@@ -175,9 +179,13 @@ impl Sender {
                     self.give_up(&single[first..=first]);
                     first += 1;
                 }
-                Err(Refusal::Full) => return self.give_up(&single[first..]),
+                Err(Refusal::Full) => {
+                    self.give_up(&single[first..]);
+                    break;
+                }
             }
         }
+        self.single = single;
     }
 
     fn give_up(&self, runs: &[Run]) {
