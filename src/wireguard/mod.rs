@@ -1,7 +1,7 @@
 //! The data plane: packets between the TUN device and the UDP socket, sealed and opened.
 //!
 //! One thread owns the TUN device, the UDP socket and the WireGuard session, and runs every packet
-//! to completion: read, split, seal, send in [`tx`], and the mirror image in [`rx`]. [`device`] is
+//! to completion: read, split, seal, send in `tx`, and the mirror image in `rx`. `device` is
 //! the handle the rest of the program holds; it reaches the thread through a queue that is looked
 //! at between packets, and reads counters that the thread alone writes.
 

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -38,7 +39,7 @@ pub(super) enum Command {
 
 /// What the handle and the thread share.
 pub(super) struct Shared {
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
     commands: Mutex<VecDeque<Command>>,
     /// There are commands: looked at between packets, without a system call.
     pending: AtomicBool,
@@ -50,7 +51,7 @@ impl Shared {
     pub(super) fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self {
-            counters: Counters::default(),
+            counters: Arc::default(),
             commands: Mutex::default(),
             pending: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -78,8 +79,10 @@ pub(super) struct Link {
     peer: PeerSetup,
     pub(super) session: Session,
     pub(super) allowed: Allowed,
-    pub(super) socket: UdpSocket,
     pub(super) remote: SocketAddrV4,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+    socket: Rc<UdpSocket>,
 }
 
 /// What the thread owns.
@@ -91,8 +94,6 @@ pub(super) struct Loop<F> {
     link: Option<Link>,
     outward: Outward,
     inward: Inward,
-    sender: Sender,
-    receiver: Receiver,
 }
 
 /// Who may have something to read.
@@ -107,8 +108,6 @@ impl<F: Fn(Event)> Loop<F> {
         Self {
             outward: Outward::new(mtu),
             inward: Inward::new(&tun),
-            sender: Sender::new(),
-            receiver: Receiver::new(),
             link: None,
             tun,
             offload,
@@ -137,11 +136,9 @@ impl<F: Fn(Event)> Loop<F> {
             }
             let now = Instant::now();
             if ready.tun {
-                let (tun, sender) = (&self.tun, &mut self.sender);
                 let link = self.link.as_mut();
-                ready.tun = self
-                    .outward
-                    .turn(now, tun, link, sender, &self.shared.counters)?;
+                let counters = &self.shared.counters;
+                ready.tun = self.outward.turn(now, &self.tun, link, counters)?;
             }
             ready.udp = ready.udp && self.receive(now);
             self.keep_time(now);
@@ -155,14 +152,8 @@ impl<F: Fn(Event)> Loop<F> {
         let Some(link) = &mut self.link else {
             return false;
         };
-        self.inward.turn(
-            now,
-            &self.tun,
-            link,
-            &mut self.receiver,
-            &mut self.sender,
-            &self.shared.counters,
-        )
+        self.inward
+            .turn(now, &self.tun, link, &self.shared.counters)
     }
 
     /// Sends what the timers call for, and tells what the session has to tell.
@@ -172,13 +163,11 @@ impl<F: Fn(Event)> Loop<F> {
             return;
         };
         if now >= link.session.deadline() {
-            let slot = self
-                .sender
-                .slot(TIMER_MESSAGE, &link.socket, link.remote, counters);
+            let slot = link.sender.slot(TIMER_MESSAGE);
             if let Some(size) = link.session.tick(now, slot) {
-                self.sender.commit(size);
+                link.sender.commit(size);
             }
-            self.sender.flush(&link.socket, link.remote, counters);
+            link.sender.flush();
         }
         counters.dropped(DropReason::NoSession, link.session.take_lost());
         if link.session.take_handshake() {
@@ -216,7 +205,6 @@ impl<F: Fn(Event)> Loop<F> {
         let counters = &self.shared.counters;
         let now = Instant::now();
         let (gso, gro) = udp::prepare(&socket, self.offload)?;
-        self.sender.set_gso(gso);
         counters.udp_gso.store(gso, Ordering::Relaxed);
         counters.udp_gro.store(gro, Ordering::Relaxed);
         let session = match self.link.take() {
@@ -230,20 +218,22 @@ impl<F: Fn(Event)> Loop<F> {
                 Session::new(&peer, *remote.ip(), now)?
             }
         };
+        let socket = Rc::new(socket);
+        let sender = Sender::new(Rc::clone(&socket), remote, gso, Arc::clone(counters));
         let link = self.link.insert(Link {
             allowed: Allowed::new(&peer.allowed_ips),
             peer,
             session,
-            socket,
             remote,
+            sender,
+            receiver: Receiver::new(Rc::clone(&socket)),
+            socket,
         });
-        let slot = self
-            .sender
-            .slot(TIMER_MESSAGE, &link.socket, link.remote, counters);
+        let slot = link.sender.slot(TIMER_MESSAGE);
         if let Some(size) = link.session.initiate(now, slot) {
-            self.sender.commit(size);
+            link.sender.commit(size);
         }
-        self.sender.flush(&link.socket, link.remote, counters);
+        link.sender.flush();
         Ok(())
     }
 
@@ -258,7 +248,6 @@ impl<F: Fn(Event)> Loop<F> {
         });
         let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
         let input = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        use std::os::fd::AsFd;
         let wake = self.shared.wake.as_fd();
         let udp = self.link.as_ref().map_or(wake, |link| link.socket.as_fd());
         let mut fds = [input(self.tun.as_fd()), input(udp), input(wake)];

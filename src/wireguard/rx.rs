@@ -6,11 +6,11 @@ use super::coalesce::Coalescer;
 use super::counters::{Counters, DropReason};
 use super::flow::Joins;
 use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
+use super::peer::Allowed;
 use super::run::Link;
 use super::session::{DATA, OVERHEAD, Opened, PADDING, SMALLEST_BUFFER};
 use super::split::Segments;
 use super::tun::Tun;
-use super::udp::{Receiver, Sender};
 
 /// Bytes of the longest message that can wait for a session.
 const LONGEST_MESSAGE: usize = LONGEST_PACKET + PADDING + OVERHEAD;
@@ -36,11 +36,9 @@ impl Inward {
         now: Instant,
         tun: &Tun,
         link: &mut Link,
-        receiver: &mut Receiver,
-        sender: &mut Sender,
         counters: &Counters,
     ) -> bool {
-        let Some(messages) = receiver.receive(&link.socket) else {
+        let Some(messages) = link.receiver.receive() else {
             return false;
         };
         let mut refused = false;
@@ -55,7 +53,7 @@ impl Inward {
                 let slot = self.coalescer.slot(size, &mut write);
                 let opened = link.session.open(now, datagram, slot);
                 if let Opened::Packet(len) = opened {
-                    match admit(&slot[..len], link) {
+                    match admit(&slot[..len], &link.allowed) {
                         Ok(()) => {
                             counters.rx_packets.add(1);
                             counters.rx_bytes.add(len as u64);
@@ -65,7 +63,7 @@ impl Inward {
                         Err(reason) => counters.dropped(reason, 1),
                     }
                 } else if let Opened::Reply(len) = opened {
-                    sender.queue(&slot[..len], &link.socket, link.remote, counters);
+                    link.sender.queue(&slot[..len]);
                 } else if opened == Opened::Rejected {
                     counters.dropped(DropReason::Rejected, 1);
                 }
@@ -76,15 +74,15 @@ impl Inward {
         if refused {
             self.coalescer.give_up();
         }
-        send_queued(now, link, sender, counters);
+        send_queued(now, link, counters);
         true
     }
 }
 
 /// Sends what waited for a session.
-fn send_queued(now: Instant, link: &mut Link, sender: &mut Sender, counters: &Counters) {
+fn send_queued(now: Instant, link: &mut Link, counters: &Counters) {
     loop {
-        let slot = sender.slot(LONGEST_MESSAGE, &link.socket, link.remote, counters);
+        let slot = link.sender.slot(LONGEST_MESSAGE);
         let Some(size) = link.session.next_queued(now, slot) else {
             break;
         };
@@ -93,15 +91,15 @@ fn send_queued(now: Instant, link: &mut Link, sender: &mut Sender, counters: &Co
             // With its padding: up to 15 bytes too many.
             counters.tx_bytes.add((size - OVERHEAD) as u64);
         }
-        sender.commit(size);
+        link.sender.commit(size);
     }
-    sender.flush(&link.socket, link.remote, counters);
+    link.sender.flush();
 }
 
 /// Whether the peer may send this inner packet.
-fn admit(packet: &[u8], link: &Link) -> Result<(), DropReason> {
+fn admit(packet: &[u8], allowed: &Allowed) -> Result<(), DropReason> {
     let (source, _) = addresses(packet).ok_or(DropReason::NotIpv4)?;
-    if link.allowed.contains(source) {
+    if allowed.contains(source) {
         Ok(())
     } else {
         Err(DropReason::SourceNotAllowed)

@@ -9,7 +9,6 @@ use super::run::Link;
 use super::session::{OVERHEAD, PADDING, SMALLEST_BUFFER, Sealed};
 use super::split::Segments;
 use super::tun::Tun;
-use super::udp::Sender;
 
 /// Packets a turn reads at most while nobody is there to send them to.
 const TURN: usize = 64;
@@ -37,22 +36,21 @@ impl Outward {
         now: Instant,
         tun: &Tun,
         link: Option<&mut Link>,
-        sender: &mut Sender,
         counters: &Counters,
     ) -> io::Result<bool> {
         let Some(link) = link else {
             return self.discard(tun, counters);
         };
         let mut more = true;
-        while !sender.is_full() {
+        while !link.sender.is_full() {
             let end = VIRTIO + LONGEST_PACKET;
             let Some(len) = tun.read(&mut self.buffer[..end])? else {
                 more = false;
                 break;
             };
-            self.seal(now, len, link, sender, counters);
+            self.seal(now, len, link, counters);
         }
-        sender.flush(&link.socket, link.remote, counters);
+        link.sender.flush();
         Ok(more)
     }
 
@@ -66,14 +64,7 @@ impl Outward {
         Ok(true)
     }
 
-    fn seal(
-        &mut self,
-        now: Instant,
-        len: usize,
-        link: &mut Link,
-        sender: &mut Sender,
-        counters: &Counters,
-    ) {
+    fn seal(&mut self, now: Instant, len: usize, link: &mut Link, counters: &Counters) {
         let Some((header, buffer)) = self.buffer.split_first_chunk_mut::<VIRTIO>() else {
             return;
         };
@@ -94,15 +85,15 @@ impl Outward {
         while let Some(packet) = segments.next(&mut buffer[..len]) {
             let size = packet.len();
             let room = (size + PADDING + OVERHEAD).max(SMALLEST_BUFFER);
-            let slot = sender.slot(room, &link.socket, link.remote, counters);
+            let slot = link.sender.slot(room);
             let buffer = &mut buffer[packet.start..];
             match link.session.seal(now, buffer, size, self.mtu, slot) {
                 Sealed::Send(message) => {
-                    sender.commit(message);
+                    link.sender.commit(message);
                     counters.tx_packets.add(1);
                     counters.tx_bytes.add(size as u64);
                 }
-                Sealed::Ask(message) => sender.commit(message),
+                Sealed::Ask(message) => link.sender.commit(message),
                 // Counted when they leave, or when they are given up.
                 Sealed::Queued => {}
                 Sealed::Exhausted => counters.dropped(DropReason::Exhausted, 1),

@@ -106,60 +106,57 @@ fn sockaddr(address: SocketAddrV4) -> libc::sockaddr_in {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::super::counters::Counters;
     use super::*;
 
     struct Ends {
-        near: UdpSocket,
-        far: UdpSocket,
-        remote: SocketAddrV4,
+        near: Rc<UdpSocket>,
         sender: Sender,
         receiver: Receiver,
-        counters: Counters,
+        counters: Arc<Counters>,
     }
 
     fn ends(offload: bool) -> Ends {
-        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let bind = || Rc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         let (near, far) = (bind(), bind());
-        let remote = match far.local_addr().unwrap() {
-            std::net::SocketAddr::V4(address) => address,
-            std::net::SocketAddr::V6(_) => unreachable!("bound to an IPv4 address"),
+        let SocketAddr::V4(remote) = far.local_addr().unwrap() else {
+            unreachable!("bound to an IPv4 address")
         };
         prepare(&far, offload).unwrap();
         let (gso, _) = prepare(&near, offload).unwrap();
-        let mut sender = Sender::new();
-        sender.set_gso(gso);
+        let counters = Arc::<Counters>::default();
         Ends {
+            sender: Sender::new(Rc::clone(&near), remote, gso, Arc::clone(&counters)),
+            receiver: Receiver::new(far),
             near,
-            far,
-            remote,
-            sender,
-            receiver: Receiver::new(),
-            counters: Counters::default(),
+            counters,
         }
     }
 
     impl Ends {
         fn send(&mut self, datagrams: &[Vec<u8>]) {
             for datagram in datagrams {
-                self.sender
-                    .queue(datagram, &self.near, self.remote, &self.counters);
+                self.sender.queue(datagram);
             }
-            self.sender.flush(&self.near, self.remote, &self.counters);
+            self.sender.flush();
         }
 
         fn receive(&mut self, count: usize) -> Vec<Vec<u8>> {
+            let port = self.near.local_addr().unwrap().port();
             let deadline = Instant::now() + Duration::from_secs(5);
             let mut all = Vec::new();
             while all.len() < count && Instant::now() < deadline {
-                let Some(messages) = self.receiver.receive(&self.far) else {
+                let Some(messages) = self.receiver.receive() else {
                     std::thread::yield_now();
                     continue;
                 };
                 for message in messages {
-                    assert_eq!(message.from.port(), self.near.local_addr().unwrap().port());
+                    assert_eq!(message.from.port(), port);
                     all.extend(message.data.chunks(message.segment).map(<[u8]>::to_vec));
                 }
             }

@@ -3,6 +3,7 @@
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 
 use super::{Control, sockaddr};
 
@@ -22,6 +23,7 @@ pub(in crate::wireguard) struct Message<'a> {
 
 /// Buffers for datagrams on their way in.
 pub(in crate::wireguard) struct Receiver {
+    socket: Rc<UdpSocket>,
     buffer: Box<[u8]>,
     names: Vec<libc::sockaddr_in>,
     controls: Vec<Control>,
@@ -31,9 +33,10 @@ pub(in crate::wireguard) struct Receiver {
 }
 
 impl Receiver {
-    pub(in crate::wireguard) fn new() -> Self {
+    pub(in crate::wireguard) fn new(socket: Rc<UdpSocket>) -> Self {
         let nobody = sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         Self {
+            socket,
             // The kernel provides the pages when they are first written to.
             buffer: vec![0; MOST_MESSAGES * BUFFER].into(),
             names: vec![nobody; MOST_MESSAGES],
@@ -44,10 +47,7 @@ impl Receiver {
     }
 
     /// Receives what there is, up to one call's worth. `None`: nothing now.
-    pub(in crate::wireguard) fn receive(
-        &mut self,
-        socket: &UdpSocket,
-    ) -> Option<impl Iterator<Item = Message<'_>>> {
+    pub(in crate::wireguard) fn receive(&mut self) -> Option<impl Iterator<Item = Message<'_>>> {
         self.received.clear();
         let mut parts: [mem::MaybeUninit<libc::iovec>; MOST_MESSAGES] =
             [const { mem::MaybeUninit::uninit() }; MOST_MESSAGES];
@@ -78,7 +78,7 @@ impl Receiver {
         // SAFETY: the first `want` messages are initialised; what they point to, `parts` and the three buffers
         // of `self`, outlives the call and is ours alone to write to.
         let count =
-            unsafe { libc::recvmmsg(socket.as_raw_fd(), pointer, self.want as u32, 0, null) };
+            unsafe { libc::recvmmsg(self.socket.as_raw_fd(), pointer, self.want as u32, 0, null) };
         // An error of an earlier send (the endpoint is unreachable) is reported once, then it is over.
         let count = usize::try_from(count).ok().filter(|count| *count > 0)?;
         let mut total = 0;

@@ -4,6 +4,8 @@ use std::io;
 use std::mem;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -52,27 +54,37 @@ impl Run {
 
 /// A batch of datagrams on their way out.
 pub(in crate::wireguard) struct Sender {
+    socket: Rc<UdpSocket>,
+    remote: SocketAddrV4,
+    counters: Arc<Counters>,
     buffer: Box<[u8]>,
     end: usize,
     datagrams: usize,
     runs: Vec<Run>,
+    /// The runs once more, one for each datagram.
+    single: Vec<Run>,
     gso: bool,
 }
 
 impl Sender {
-    pub(in crate::wireguard) fn new() -> Self {
+    /// Sends to `remote`; with `gso`, equal datagrams leave as one buffer.
+    pub(in crate::wireguard) fn new(
+        socket: Rc<UdpSocket>,
+        remote: SocketAddrV4,
+        gso: bool,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
+            socket,
+            remote,
+            counters,
             buffer: vec![0; CAPACITY].into(),
             end: 0,
             datagrams: 0,
             runs: Vec::with_capacity(MOST_SEGMENTS),
-            gso: false,
+            single: Vec::new(),
+            gso,
         }
-    }
-
-    /// Whether equal datagrams may leave as one buffer from now on.
-    pub(in crate::wireguard) fn set_gso(&mut self, gso: bool) {
-        self.gso = gso;
     }
 
     /// Whether the batch should leave before another packet is looked at.
@@ -82,15 +94,9 @@ impl Sender {
 
     /// Where the next datagram goes: at least `room` bytes, at most [`LONGEST`]. The batch is sent first
     /// if it has to be.
-    pub(in crate::wireguard) fn slot(
-        &mut self,
-        room: usize,
-        socket: &UdpSocket,
-        remote: SocketAddrV4,
-        counters: &Counters,
-    ) -> &mut [u8] {
+    pub(in crate::wireguard) fn slot(&mut self, room: usize) -> &mut [u8] {
         if self.end + room > CAPACITY || self.datagrams >= 2 * MOST_SEGMENTS {
-            self.flush(socket, remote, counters);
+            self.flush();
         }
         &mut self.buffer[self.end..]
     }
@@ -111,44 +117,37 @@ impl Sender {
     }
 
     /// Adds a datagram to the batch.
-    pub(in crate::wireguard) fn queue(
-        &mut self,
-        datagram: &[u8],
-        socket: &UdpSocket,
-        remote: SocketAddrV4,
-        counters: &Counters,
-    ) {
-        let slot = self.slot(datagram.len(), socket, remote, counters);
+    pub(in crate::wireguard) fn queue(&mut self, datagram: &[u8]) {
+        let slot = self.slot(datagram.len());
         slot[..datagram.len()].copy_from_slice(datagram);
         self.commit(datagram.len());
     }
 
     /// Sends the batch.
-    pub(in crate::wireguard) fn flush(
-        &mut self,
-        socket: &UdpSocket,
-        remote: SocketAddrV4,
-        counters: &Counters,
-    ) {
+    pub(in crate::wireguard) fn flush(&mut self) {
         let mut first = 0;
         while self.gso && first < self.runs.len() {
-            let sent = send(socket, remote, &self.buffer, &self.runs[first..], true);
+            let sent = self.send(&self.runs[first..], true);
             match sent {
                 Ok(sent) => first += sent,
                 Err(Refusal::Offload) => {
                     // The device cannot complete checksums (EIO), or a segment does not fit it (EINVAL).
                     self.gso = false;
-                    counters.offload_fallbacks.add(1);
-                    counters.udp_gso.store(false, Ordering::Relaxed);
+                    self.counters.offload_fallbacks.add(1);
+                    self.counters.udp_gso.store(false, Ordering::Relaxed);
                 }
                 Err(Refusal::Datagram) => {
-                    counters.dropped(DropReason::Send, self.runs[first].datagrams() as u64);
+                    self.give_up(&self.runs[first..=first]);
                     first += 1;
+                }
+                Err(Refusal::Full) => {
+                    self.give_up(&self.runs[first..]);
+                    first = self.runs.len();
                 }
             }
         }
         if first < self.runs.len() {
-            self.send_each(first, socket, remote, counters);
+            self.send_each(first);
         }
         self.runs.clear();
         self.end = 0;
@@ -156,14 +155,9 @@ impl Sender {
     }
 
     /// Sends the runs from `first` on without offload.
-    fn send_each(
-        &mut self,
-        first: usize,
-        socket: &UdpSocket,
-        remote: SocketAddrV4,
-        counters: &Counters,
-    ) {
-        let mut single = Vec::with_capacity(2 * MOST_SEGMENTS);
+    fn send_each(&mut self, first: usize) {
+        let mut single = mem::take(&mut self.single);
+        single.clear();
         for run in &self.runs[first..] {
             let mut start = run.start;
             while start < run.end {
@@ -179,12 +173,70 @@ impl Sender {
         }
         let mut first = 0;
         while first < single.len() {
-            match send(socket, remote, &self.buffer, &single[first..], false) {
+            match self.send(&single[first..], false) {
                 Ok(sent) => first += sent,
                 Err(Refusal::Offload | Refusal::Datagram) => {
-                    counters.dropped(DropReason::Send, 1);
+                    self.give_up(&single[first..=first]);
                     first += 1;
                 }
+                Err(Refusal::Full) => {
+                    self.give_up(&single[first..]);
+                    break;
+                }
+            }
+        }
+        self.single = single;
+    }
+
+    fn give_up(&self, runs: &[Run]) {
+        let datagrams: usize = runs.iter().map(|run| run.datagrams()).sum();
+        self.counters.dropped(DropReason::Send, datagrams as u64);
+    }
+
+    /// Sends runs, each with one entry of one system call. Returns how many were sent, which is at least one.
+    fn send(&self, runs: &[Run], gso: bool) -> Result<usize, Refusal> {
+        let mut name = sockaddr(self.remote);
+        let count = runs.len().min(MOST_SEGMENTS);
+        let mut parts: [mem::MaybeUninit<libc::iovec>; MOST_SEGMENTS] =
+            [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
+        let mut controls: [mem::MaybeUninit<Control>; MOST_SEGMENTS] =
+            [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
+        let mut messages: [mem::MaybeUninit<libc::mmsghdr>; MOST_SEGMENTS] =
+            [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
+        for (i, run) in runs[..count].iter().enumerate() {
+            let data = &self.buffer[run.start..run.end];
+            let part = parts[i].write(libc::iovec {
+                iov_base: data.as_ptr().cast_mut().cast(),
+                iov_len: data.len(),
+            });
+            // SAFETY: zeros are a valid `mmsghdr`: null pointers and no lengths.
+            let message = messages[i].write(unsafe { mem::zeroed::<libc::mmsghdr>() });
+            let header = &mut message.msg_hdr;
+            header.msg_name = (&raw mut name).cast();
+            header.msg_namelen = size_of_val(&name) as libc::socklen_t;
+            header.msg_iov = part;
+            header.msg_iovlen = 1;
+            if gso && data.len() > run.segment {
+                // No longer than LONGEST.
+                let control = controls[i].write(Control::segment(run.segment as u16));
+                header.msg_control = (&raw mut *control).cast();
+                header.msg_controllen = size_of::<Control>() as _;
+            }
+        }
+        let pointer = messages.as_mut_ptr().cast();
+        loop {
+            // SAFETY: the first `count` messages are initialised; what they point to, `name`, `parts`, `controls`
+            // and the batch, outlives the call, and the kernel only reads it.
+            let sent = unsafe { libc::sendmmsg(self.socket.as_raw_fd(), pointer, count as u32, 0) };
+            if let Ok(sent) = usize::try_from(sent) {
+                return Ok(sent);
+            }
+            match io::Error::last_os_error().raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN) if writable(&self.socket) => {}
+                Some(libc::EAGAIN) => return Err(Refusal::Full),
+                Some(libc::EIO | libc::EINVAL) => return Err(Refusal::Offload),
+                _ => return Err(Refusal::Datagram),
             }
         }
     }
@@ -194,61 +246,10 @@ impl Sender {
 enum Refusal {
     /// The kernel does not cut after all.
     Offload,
-    /// This one cannot be sent: no route, refused by the firewall, too long, no room for it.
+    /// This one cannot be sent: no route, refused by the firewall, too long.
     Datagram,
-}
-
-/// Sends runs, each with one entry of one system call. Returns how many were sent, which is at least one.
-fn send(
-    socket: &UdpSocket,
-    remote: SocketAddrV4,
-    buffer: &[u8],
-    runs: &[Run],
-    gso: bool,
-) -> Result<usize, Refusal> {
-    let mut name = sockaddr(remote);
-    let count = runs.len().min(MOST_SEGMENTS);
-    let mut parts: [mem::MaybeUninit<libc::iovec>; MOST_SEGMENTS] =
-        [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
-    let mut controls: [mem::MaybeUninit<Control>; MOST_SEGMENTS] =
-        [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
-    let mut messages: [mem::MaybeUninit<libc::mmsghdr>; MOST_SEGMENTS] =
-        [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
-    for (i, run) in runs[..count].iter().enumerate() {
-        let data = &buffer[run.start..run.end];
-        let part = parts[i].write(libc::iovec {
-            iov_base: data.as_ptr().cast_mut().cast(),
-            iov_len: data.len(),
-        });
-        // SAFETY: zeros are a valid `mmsghdr`: null pointers and no lengths.
-        let message = messages[i].write(unsafe { mem::zeroed::<libc::mmsghdr>() });
-        let header = &mut message.msg_hdr;
-        header.msg_name = (&raw mut name).cast();
-        header.msg_namelen = size_of_val(&name) as libc::socklen_t;
-        header.msg_iov = part;
-        header.msg_iovlen = 1;
-        if gso && data.len() > run.segment {
-            // No longer than LONGEST.
-            let control = controls[i].write(Control::segment(run.segment as u16));
-            header.msg_control = (&raw mut *control).cast();
-            header.msg_controllen = size_of::<Control>() as _;
-        }
-    }
-    let pointer = messages.as_mut_ptr().cast();
-    loop {
-        // SAFETY: the first `count` messages are initialised; what they point to, `name`, `parts`, `controls`
-        // and `buffer`, outlives the call, and the kernel only reads it.
-        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), pointer, count as u32, 0) };
-        if let Ok(sent) = usize::try_from(sent) {
-            return Ok(sent);
-        }
-        match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EAGAIN) if writable(socket) => {}
-            Some(libc::EIO | libc::EINVAL) => return Err(Refusal::Offload),
-            _ => return Err(Refusal::Datagram),
-        }
-    }
+    /// The send buffer stayed full.
+    Full,
 }
 
 /// Waits until the socket takes more; false when it does not.
@@ -263,7 +264,9 @@ mod tests {
     use super::*;
 
     fn runs(sizes: &[usize]) -> Vec<usize> {
-        let mut sender = Sender::new();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let remote = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9);
+        let mut sender = Sender::new(Rc::new(socket), remote, true, Arc::default());
         for size in sizes {
             sender.commit(*size);
         }
