@@ -30,7 +30,7 @@ fn what_a_program_sends_goes_through_the_tunnel() {
     assert!(status.handshake_age_seconds.is_some_and(|age| age < 120.0));
     assert_eq!(status.leaks.detected, 0);
     let tally = lab.sensor.verdict();
-    assert!(tally.wireguard > 100, "{tally}");
+    assert!(tally.wireguard > 50, "{tally}");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn an_endpoint_by_name_is_resolved_before_the_tunnel_opens() {
     let lab = Lab::new();
     let mut conf = lab.conf();
     conf.peers[0].endpoint = "vpn.test:51820".into();
-    lab.sensor.permit(|rules| permit_resolver(rules));
+    lab.sensor.permit(permit_resolver);
     let gateway = lab.connect(&conf);
     assert_inside(&lab.ns, 1);
     let status = gateway.status().unwrap();

@@ -44,12 +44,12 @@ fn only_forwarded_ports_answer_to_the_tunnel() {
         Some("program 10.64.0.1\n")
     );
     wait("the answer is seen", PATIENCE, || {
-        (answers.from_port(6881) > 0).then_some(())
+        (answers.of_port(6881) > 0).then_some(())
     });
     for port in [9000, 9001, 22, 80] {
         assert_eq!(knock(&lab, port, SILENCE), None, "port {port}");
         // Silence: no RST and no ICMP either.
-        assert_eq!(answers.from_port(port), 0, "port {port}");
+        assert_eq!(answers.of_port(port), 0, "port {port}");
     }
     assert_eq!(answers.icmp(), 0);
     lab.sensor.verdict();
@@ -128,7 +128,7 @@ impl Answers {
         }
     }
 
-    fn from_port(&self, port: u16) -> usize {
+    fn of_port(&self, port: u16) -> usize {
         let packets = self.packets.lock().unwrap();
         packets
             .iter()

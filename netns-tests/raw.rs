@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use vpngw::control::api::State;
+
 use crate::lab::canary;
 use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::server::Swallow;
@@ -128,9 +130,27 @@ fn a_neighbour_does_not_learn_the_tunnels_address() {
     };
     assert!(asked(TUNNEL) && asked(APP), "the control");
     lab.app("ip addr del 10.64.0.2/32 dev lo");
-    lab.sensor.permit(|rules| rules.arp.push(EVIL));
     let _gateway = lab.connect(&lab.conf());
     assert!(!asked(TUNNEL), "ARP gave away the tunnel's address");
+    lab.sensor.verdict();
+}
+
+/// The gateway asks for the router and for nobody else, whatever the kernel would like to know.
+#[test]
+fn arp_is_for_the_router_only() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    assert_inside(&lab.ns, 1);
+    // Without the route to the router everything is on the link, the endpoint too.
+    lab.app("ip link set eth0 down");
+    lab.app("ip link set eth0 up");
+    gateway.wait_for("it has noticed", Duration::from_secs(30), |s| {
+        s.state != State::Connected
+    });
+    lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
+    let patience = Duration::from_secs(90);
+    gateway.wait_for("it is back", patience, |s| s.state == State::Connected);
+    assert_inside(&lab.ns, 1);
     lab.sensor.verdict();
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::lab::canary;
 use crate::lab::capture::Capture;
 use crate::lab::flood::Flood;
 use crate::lab::tunnel::{Stream, assert_inside, ifindex};
@@ -68,34 +69,57 @@ fn the_uplink_changes_its_address() {
     lab.sensor.verdict();
 }
 
-/// As `docker network connect` does: another device, another default route.
+/// As `docker network connect` does: another device, then another default route. The gateway may
+/// follow it with its own messages; nobody else may.
 #[test]
-fn a_second_uplink_carries_nothing() {
+fn a_second_uplink_carries_no_traffic_of_programs() {
     let lab = Lab::new();
-    add_spy(&lab, "eth1", "10.99.0.2/24");
-    let spy = Spy::start(&lab);
+    let spy = Spy::on_second_uplink(&lab);
     lab.app("ip route add 203.0.113.0/24 via 10.99.0.1 dev eth1");
     let flood = Flood::start(&lab.ns);
     wait(
         "the spy sees what leaves by it",
         Duration::from_secs(20),
-        || (spy.frames() > 20).then_some(()),
+        || (spy.canaries() > 20).then_some(()),
     );
     let _gateway = lab.connect(&lab.conf());
-    spy.settle(&lab);
-    let before = spy.frames();
+    let before = spy.settled(&lab);
     flood.goes_on(2000);
-    for line in [
-        "ip route replace default via 10.99.0.1 dev eth1",
-        "ip route replace 0.0.0.0/1 via 10.99.0.1 dev eth1",
-    ] {
+    for line in SEDUCTIONS {
         lab.app(line);
         flood.goes_on(1000);
     }
-    spy.settle(&lab);
-    assert_eq!(spy.frames(), before, "frames left by the second uplink");
+    assert_eq!(
+        spy.settled(&lab),
+        before,
+        "traffic left by the second uplink"
+    );
     lab.sensor.verdict();
 }
+
+#[test]
+fn a_second_uplink_is_ignored_when_the_first_is_configured() {
+    let lab = Lab::new();
+    let spy = Spy::on_second_uplink(&lab);
+    let mut conf = lab.conf();
+    conf.toml = "[uplink]\ndevice = \"eth0\"".into();
+    let gateway = lab.connect(&conf);
+    spy.settled(&lab);
+    let before = spy.frames();
+    for line in SEDUCTIONS {
+        lab.app(line);
+        assert_inside(&lab.ns, 1);
+    }
+    gateway.wait_connected();
+    spy.settled(&lab);
+    assert_eq!(spy.frames(), before, "a frame left by the second uplink");
+    lab.sensor.verdict();
+}
+
+const SEDUCTIONS: [&str; 2] = [
+    "ip route replace default via 10.99.0.1 dev eth1",
+    "ip route replace 0.0.0.0/1 via 10.99.0.1 dev eth1",
+];
 
 #[test]
 fn a_device_added_later_carries_nothing() {
@@ -153,52 +177,59 @@ fn a_device_that_takes_the_tunnels_name_carries_nothing() {
     );
 }
 
-fn add_spy(lab: &Lab, device: &str, address: &str) {
-    lab.app(&format!(
-        "ip link add {device} type veth peer name spy netns evil"
-    ));
-    lab.ns.run("evil", "ip link set spy addrgenmode none");
-    lab.ns.run("evil", "ip addr add 10.99.0.1/24 dev spy");
-    lab.ns.run("evil", "ip link set spy up");
-    lab.app(&format!("ip addr add {address} dev {device}"));
-    lab.app(&format!("ip link set {device} up"));
-}
-
 /// Counts what arrives at the other end of a second device.
 struct Spy {
     frames: Arc<AtomicU64>,
+    canaries: Arc<AtomicU64>,
     _capture: Capture,
 }
 
 impl Spy {
     fn start(lab: &Lab) -> Self {
-        let frames = Arc::<AtomicU64>::default();
-        let counter = frames.clone();
+        let (frames, canaries) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (counter, clear) = (frames.clone(), canaries.clone());
         let capture = Capture::start(&lab.ns, "evil", "spy", move |frame| {
             if !frame.outgoing {
                 counter.fetch_add(1, Ordering::Relaxed);
+                let found = canary::find(frame.bytes).len();
+                clear.fetch_add(found as u64, Ordering::Relaxed);
             }
         });
         Self {
             frames,
+            canaries,
             _capture: capture,
         }
+    }
+
+    /// Adds `eth1`.
+    fn on_second_uplink(lab: &Lab) -> Self {
+        lab.app("ip link add eth1 type veth peer name spy netns evil");
+        lab.ns.run("evil", "ip link set spy addrgenmode none");
+        lab.ns.run("evil", "ip addr add 10.99.0.1/24 dev spy");
+        lab.ns.run("evil", "ip link set spy up");
+        let spy = Self::start(lab);
+        lab.app("ip addr add 10.99.0.2/24 dev eth1");
+        lab.app("ip link set eth1 up");
+        spy
     }
 
     fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// Waits until nothing new has arrived for a while: the end of what was already under way.
-    fn settle(&self, lab: &Lab) {
+    fn canaries(&self) -> u64 {
+        self.canaries.load(Ordering::Relaxed)
+    }
+
+    /// The canaries once no more arrive: the end of what was already under way.
+    fn settled(&self, lab: &Lab) -> u64 {
         lab.sensor.drain();
-        let mut last = self.frames();
+        let mut last = self.canaries();
         wait("the spy is quiet", Duration::from_secs(20), || {
             std::thread::sleep(Duration::from_millis(300));
-            let now = self.frames();
-            let quiet = now == last;
-            last = now;
-            quiet.then_some(())
-        });
+            let now = self.canaries();
+            (std::mem::replace(&mut last, now) == now).then_some(now)
+        })
     }
 }

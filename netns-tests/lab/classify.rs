@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use smoltcp::wire::{
-    ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet,
-    Ipv6Packet, TcpPacket, UdpPacket,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol,
+    Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket,
 };
 
 /// What may leave the gateway.
@@ -14,7 +14,7 @@ pub struct Rules {
     pub uplink: Vec<Ipv4Addr>,
     /// Where everything goes on the link, LAN exceptions and ARP aside.
     pub router_mac: EthernetAddress,
-    /// Hosts that ARP may be exchanged with.
+    /// Hosts that may be asked for by ARP.
     pub arp: Vec<Ipv4Addr>,
     /// VPN servers, each with the source port that may talk to it; `None` is any.
     pub endpoints: Vec<(SocketAddrV4, Option<u16>)>,
@@ -42,7 +42,7 @@ pub struct LanFlow {
 pub enum Class {
     /// A message of the protocol to a VPN server.
     WireGuard(WireGuard),
-    /// ARP with a host that ARP is permitted with.
+    /// ARP for a host that may be asked for, or an answer that names the uplink's address.
     Arp,
     /// A declared LAN exception.
     Lan,
@@ -86,6 +86,7 @@ pub fn classify(bytes: &[u8], vlan: Option<u16>, rules: &Rules) -> Class {
 fn arp(bytes: &[u8], rules: &Rules) -> Result<Class, String> {
     let packet = ArpPacket::new_checked(bytes).map_err(|_| "short ARP".to_owned())?;
     let ArpRepr::EthernetIpv4 {
+        operation,
         source_protocol_addr: from,
         target_protocol_addr: to,
         ..
@@ -93,7 +94,9 @@ fn arp(bytes: &[u8], rules: &Rules) -> Result<Class, String> {
     else {
         return Err("unknown ARP".into());
     };
-    if rules.uplink.contains(&from) && rules.arp.contains(&to) {
+    // Whoever on the link asks for the uplink's address knows it, so an answer tells him nothing.
+    let known = rules.arp.contains(&to) || operation == ArpOperation::Reply;
+    if rules.uplink.contains(&from) && known {
         return Ok(Class::Arp);
     }
     Err(format!("ARP from {from} for {to}"))
@@ -173,17 +176,15 @@ fn ipv6(bytes: &[u8]) -> String {
 }
 
 fn ports(protocol: IpProtocol, payload: &[u8]) -> Option<(u16, u16)> {
-    match protocol {
-        IpProtocol::Udp => {
-            let udp = UdpPacket::new_checked(payload).ok()?;
-            Some((udp.src_port(), udp.dst_port()))
-        }
-        IpProtocol::Tcp => {
-            let tcp = TcpPacket::new_checked(payload).ok()?;
-            Some((tcp.src_port(), tcp.dst_port()))
-        }
-        _ => None,
+    if protocol == IpProtocol::Udp {
+        let udp = UdpPacket::new_checked(payload).ok()?;
+        return Some((udp.src_port(), udp.dst_port()));
     }
+    if protocol == IpProtocol::Tcp {
+        let tcp = TcpPacket::new_checked(payload).ok()?;
+        return Some((tcp.src_port(), tcp.dst_port()));
+    }
+    None
 }
 
 /// The flow of an IPv4 or IPv6 packet with ports, by which a probe without payload is recognised.

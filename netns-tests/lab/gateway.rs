@@ -82,8 +82,12 @@ impl Gateway {
 
     /// Runs a subcommand against this gateway.
     pub fn ctl(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(PROGRAM);
-        command.args(words).arg("--config").arg(&self.config);
+        let mut command = Command::new("timeout");
+        command
+            .args(["-k", "1", "60", PROGRAM])
+            .args(words)
+            .arg("--config")
+            .arg(&self.config);
         command
             .arg("--socket")
             .arg(&self.socket)

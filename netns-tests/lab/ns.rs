@@ -83,9 +83,12 @@ impl Namespaces {
 
     /// Runs words of a command line inside the namespace; its output whatever it ends with.
     pub fn output(&self, name: &str, line: &str) -> Output {
-        let mut words = line.split_whitespace();
-        let mut command = Command::new(words.next().expect("a program"));
-        command.args(words).stdin(Stdio::null());
+        // A program that hangs must fail its test, not stop them all.
+        let mut command = Command::new("timeout");
+        command
+            .args(["-k", "1", "60"])
+            .args(line.split_whitespace());
+        command.stdin(Stdio::null());
         self.enter(name, || command.output())
             .unwrap_or_else(|why| panic!("{line}: {why}"))
     }

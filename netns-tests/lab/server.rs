@@ -88,9 +88,11 @@ impl Server {
     /// Makes the router swallow everything for this server, or lets it through again.
     pub fn swallow(&self, on: Swallow) {
         let ip = self.endpoint.ip();
+        // The last byte of 198.51.100.10 and of 192.0.2.6, its end of the cable (see `wires`).
+        let cable = (ip.octets()[3] - 9) * 4 + 2;
         let line = match on {
-            Swallow::Everything => format!("ip route replace blackhole {ip}/32 metric 1"),
-            Swallow::Nothing => format!("ip route del blackhole {ip}/32 metric 1"),
+            Swallow::Everything => format!("ip route replace blackhole {ip}/32"),
+            Swallow::Nothing => format!("ip route replace {ip}/32 via 192.0.2.{cable}"),
         };
         self.ns.run("rtr", &line);
     }

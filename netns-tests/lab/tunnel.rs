@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::ns::Namespaces;
+use super::services::question;
 use super::{HOST, at};
 
 /// Sends a datagram to an echo service from the namespace and returns the answer.
@@ -17,18 +18,36 @@ pub fn ask(ns: &Namespaces, namespace: &str, to: SocketAddr, patience: Duration)
     })
 }
 
+/// Asks a resolver for an address from `app`; whether there was an answer.
+pub fn resolves(ns: &Namespaces, resolver: SocketAddr, patience: Duration) -> bool {
+    ns.enter("app", || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        exchange(&socket, &question("example.org", 7), resolver, patience).is_some()
+    })
+}
+
 /// Sends a datagram and waits for an answer, again each half second.
 pub fn ask_on(socket: &UdpSocket, to: SocketAddr, patience: Duration) -> Option<String> {
+    let answer = exchange(socket, b"hello", to, patience)?;
+    Some(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn exchange(
+    socket: &UdpSocket,
+    what: &[u8],
+    to: SocketAddr,
+    patience: Duration,
+) -> Option<Vec<u8>> {
     let mut buffer = [0; 2048];
     let start = Instant::now();
     let slice = Duration::from_millis(500).min(patience);
     socket.set_read_timeout(Some(slice)).unwrap();
     while start.elapsed() < patience {
         let began = Instant::now();
-        let _ = socket.send_to(b"hello", to);
+        let _ = socket.send_to(what, to);
         match socket.recv_from(&mut buffer) {
             Ok((len, from)) if from == to => {
-                return Some(String::from_utf8_lossy(&buffer[..len]).into_owned());
+                return Some(buffer[..len].to_vec());
             }
             // An error that was reported at once must not turn this into a busy loop.
             _ => std::thread::sleep(slice.saturating_sub(began.elapsed())),
