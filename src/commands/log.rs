@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -15,15 +18,19 @@ pub fn start(log: Log) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let to = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr);
+    // Ours only: what a library says of its own affairs is no state change of the gateway.
+    let ours = Targets::new().with_target("vpngw", level);
+    let to = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     // A second start is a bug of ours, not a reason to end a gateway.
     let _ = match log.format {
         LogFormat::Text => {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            to.with_target(false).with_ansi(colour).try_init()
+            let to = to.with_target(false).with_ansi(colour);
+            registry.with(to.with_filter(ours)).try_init()
         }
-        LogFormat::Json => to.json().flatten_event(true).try_init(),
+        LogFormat::Json => registry
+            .with(to.json().flatten_event(true).with_filter(ours))
+            .try_init(),
     };
 }

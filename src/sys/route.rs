@@ -49,8 +49,9 @@ pub fn observe(configured: Option<&IfName>, own: &IfName) -> Result<Option<Uplin
     Ok(plan::choose(&routes()?, &addresses, configured, own))
 }
 
-/// Like [`observe`], but falls back on `last`, the uplink of this process so far, if its device is up
-/// and has the same address: setting a link down makes the kernel forget its routes in every table.
+/// Like [`observe`], but stays with `last`, the uplink of this process so far, while its device is up and
+/// its router on the link: setting a link down makes the kernel forget its routes in every table, and a
+/// default route by another device is somebody else's wish.
 ///
 /// # Errors
 /// As [`observe`].
@@ -62,10 +63,12 @@ pub fn observe_again(
     let addresses = link::addresses()?;
     let chosen = plan::choose(&routes()?, &addresses, configured, own);
     let resumed = || plan::resume(last, &addresses);
-    // A device without a default route may have had one before it went down.
     match chosen {
-        Some(chosen) if chosen.gateway.is_none() => Ok(resumed().or(Some(chosen))),
-        Some(chosen) => Ok(Some(chosen)),
+        // Its own device says where its router is, if it names one.
+        Some(chosen) if chosen.device == last.device && chosen.gateway.is_some() => {
+            Ok(Some(chosen))
+        }
+        Some(chosen) => Ok(resumed().or(Some(chosen))),
         None => Ok(resumed()),
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::net::{Fwmark, IfName};
 
@@ -79,6 +79,19 @@ pub fn udp(device: &IfName, mark: Fwmark, port: u16) -> Result<(UdpSocket, u16),
         }),
         Err(source) => Err(at("port".to_owned())(source)),
     }
+}
+
+/// Makes a socket of [`udp`] leave by another device.
+///
+/// # Errors
+/// The device is gone, or the capability NET_RAW is missing.
+pub fn move_to(socket: &UdpSocket, device: &IfName) -> Result<(), SocketError> {
+    SockRef::from(socket)
+        .bind_device(Some(device.as_str().as_bytes()))
+        .map_err(|source| SocketError::Udp {
+            step: format!("device {device} (SO_BINDTODEVICE)"),
+            source,
+        })
 }
 
 /// Large buffers: past the limits of `net.core.rmem_max` where we may, up to them where not. Small

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::ledger::Ledger;
 use super::permit::{self, Way};
-use super::settle::Unsettled;
+use super::settle::{Unsettled, chain};
 use super::watcher::Watcher;
 use crate::config::Config;
 use crate::gateway::BlockReason;
@@ -71,6 +71,8 @@ pub(super) struct Namespace {
     /// The last uplink there was: a link that went down takes its routes with it.
     last_uplink: Option<Uplink>,
     pub(super) open: Option<Open>,
+    /// The socket of a configured port, and the port.
+    listening: Option<(UdpSocket, u16)>,
     pub(super) blocked: Option<BlockReason>,
     /// What the kernel holds as far as we know.
     pub(super) in_force: Option<Ruleset>,
@@ -86,7 +88,6 @@ pub(super) struct Open {
     pub(super) way: Way,
     socket: UdpSocket,
     pub(super) port: u16,
-    device: IfName,
 }
 
 impl Namespace {
@@ -123,6 +124,7 @@ impl Namespace {
             resolv_conf,
             former_resolver,
             open: None,
+            listening: None,
             blocked: None,
             in_force: None,
             routes_wanting: false,
@@ -310,31 +312,36 @@ impl Namespace {
         }
     }
 
-    /// A socket for this way. A configured port stays one socket: the engine still holds the one
-    /// before, so the port cannot be bound twice.
-    fn open(&self, way: Way) -> Result<Open, String> {
+    /// A socket for this way.
+    fn open(&mut self, way: Way) -> Result<Open, String> {
         let uplink = self.uplink.as_ref().ok_or("there is no uplink")?;
-        let wanted = match way {
+        let device = uplink.device.clone();
+        let port = match way {
             Way::Endpoint(_) => self.config.tunnel.listen_port.unwrap_or(0),
             Way::Resolver(_) => 0,
         };
-        let reuse = self
-            .open
-            .as_ref()
-            .filter(|open| wanted != 0 && open.port == wanted && open.device == uplink.device);
-        let (socket, port) = match reuse {
-            Some(open) => (
-                open.socket.try_clone().map_err(|e| e.to_string())?,
-                open.port,
-            ),
-            None => socket::udp(&uplink.device, self.mark, wanted).map_err(|e| format!("{e}"))?,
+        let (socket, port) = match port {
+            0 => socket::udp(&device, self.mark, 0).map_err(|error| chain(&error))?,
+            port => (self.fixed(port, &device)?, port),
         };
-        Ok(Open {
-            way,
-            socket,
-            port,
-            device: uplink.device.clone(),
-        })
+        Ok(Open { way, socket, port })
+    }
+
+    /// The socket of a configured port. It stays one socket, because engines hold it too: the port
+    /// cannot be bound twice.
+    fn fixed(&mut self, port: u16, device: &IfName) -> Result<UdpSocket, String> {
+        match &self.listening {
+            Some((socket, bound)) if *bound == port => {
+                socket::move_to(socket, device).map_err(|error| chain(&error))?;
+            }
+            Some(_) | None => {
+                let udp = socket::udp(device, self.mark, port);
+                self.listening = Some(udp.map_err(|error| chain(&error))?);
+            }
+        }
+        // Invariant: the match above leaves one.
+        let (socket, _) = self.listening.as_ref().ok_or("no socket")?;
+        socket.try_clone().map_err(|error| error.to_string())
     }
 
     fn write_resolver(&mut self) {
