@@ -312,7 +312,7 @@ fn answer_arrives(rp_filter: &str, with_rules: bool) -> bool {
         .unwrap();
     }
     let uplink = observed().unwrap();
-    let (near, port) = socket::udp(&uplink.device, MARK, 0).unwrap();
+    let (near, port) = socket::udp(MARK, 0).unwrap();
     let mut plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(port)));
     if !with_rules {
         plan.rules.truncate(1);

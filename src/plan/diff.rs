@@ -88,14 +88,14 @@ pub fn rule_changes(current: &[Rule], plan: &Plan) -> Vec<RuleChange> {
         .collect()
 }
 
-/// Whether the main table leads by this route to anything but the tunnel and loopback: what it leads to
-/// belongs into the tunnel, whichever device it names.
+/// Whether the main table leads to the uplink by this route, or anywhere by default.
 fn leads_out(route: &Route, plan: &Plan) -> bool {
-    let device = route.device.as_ref();
+    let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
+    let by_uplink = uplink.is_some() && route.device.as_ref() == uplink;
     route.table == MAIN
         && route.kind == Kind::Unicast
-        && device != Some(&plan.tunnel.device)
-        && device.is_none_or(|device| device.as_str() != "lo")
+        && (by_uplink || route.destination.prefix() == 0)
+        && route.device.as_ref() != Some(&plan.tunnel.device)
 }
 
 /// The same routes in the table that no rule leads to, and the way to the router if it is not among

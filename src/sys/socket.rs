@@ -8,9 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::net::{Fwmark, IfName};
+use crate::net::Fwmark;
 
 /// Bytes of each buffer of the UDP socket: 4 MiB holds 20 ms at 1.6 Gbit/s.
 const BUFFER: usize = 4 << 20;
@@ -48,21 +48,22 @@ pub enum SocketError {
     },
 }
 
-/// A UDP socket that leaves by `device` only, with our mark on each packet, and the port it has.
-/// Non-blocking. `port` 0 is a random one. No other socket can share the port.
+/// A UDP socket with our mark on each packet, and the port it has. Non-blocking. `port` 0 is a random
+/// one. No other socket can share the port.
+///
+/// It is not bound to the uplink's device: a packet of a bound socket that has no route is taken for a
+/// neighbour's (`ip_route_output_key_hash_rcu`, net/ipv4/route.c), so the endpoint's address would be
+/// asked for by ARP when the link comes up before its routes. The mark leads to a table whose last
+/// route is `unreachable`, and the rules name the device.
 ///
 /// # Errors
-/// Names the step that was refused: mark and device take NET_ADMIN, the port may be taken.
-pub fn udp(device: &IfName, mark: Fwmark, port: u16) -> Result<(UdpSocket, u16), SocketError> {
+/// Names the step that was refused: the mark takes NET_ADMIN, the port may be taken.
+pub fn udp(mark: Fwmark, port: u16) -> Result<(UdpSocket, u16), SocketError> {
     let at = |step: String| move |source| SocketError::Udp { step, source };
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))
         .map_err(at("create".to_owned()))?;
     let step = format!("mark {mark} (SO_MARK, takes the capability NET_ADMIN)");
     socket.set_mark(mark.0).map_err(at(step))?;
-    let step = format!("device {device} (SO_BINDTODEVICE)");
-    socket
-        .bind_device(Some(device.as_str().as_bytes()))
-        .map_err(at(step))?;
     grow(&socket);
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     let step = format!("bind to port {port}; is another program using it?");
@@ -79,19 +80,6 @@ pub fn udp(device: &IfName, mark: Fwmark, port: u16) -> Result<(UdpSocket, u16),
         }),
         Err(source) => Err(at("port".to_owned())(source)),
     }
-}
-
-/// Makes a socket of [`udp`] leave by another device.
-///
-/// # Errors
-/// The device is gone, or the capability NET_RAW is missing.
-pub fn move_to(socket: &UdpSocket, device: &IfName) -> Result<(), SocketError> {
-    SockRef::from(socket)
-        .bind_device(Some(device.as_str().as_bytes()))
-        .map_err(|source| SocketError::Udp {
-            step: format!("device {device} (SO_BINDTODEVICE)"),
-            source,
-        })
 }
 
 /// Large buffers: past the limits of `net.core.rmem_max` where we may, up to them where not. Small

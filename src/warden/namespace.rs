@@ -314,34 +314,25 @@ impl Namespace {
 
     /// A socket for this way.
     fn open(&mut self, way: Way) -> Result<Open, String> {
-        let uplink = self.uplink.as_ref().ok_or("there is no uplink")?;
-        let device = uplink.device.clone();
+        if self.uplink.is_none() {
+            return Err("there is no uplink".to_owned());
+        }
         let port = match way {
             Way::Endpoint(_) => self.config.tunnel.listen_port.unwrap_or(0),
             Way::Resolver(_) => 0,
         };
-        let (socket, port) = match port {
-            0 => socket::udp(&device, self.mark, 0).map_err(|error| chain(&error))?,
-            port => (self.fixed(port, &device)?, port),
+        let (socket, port) = match &self.listening {
+            // Engines hold it too: a configured port cannot be bound twice, so it stays one socket.
+            Some((socket, bound)) if port != 0 && *bound == port => {
+                (socket.try_clone().map_err(|error| error.to_string())?, port)
+            }
+            Some(_) | None => socket::udp(self.mark, port).map_err(|error| chain(&error))?,
         };
-        Ok(Open { way, socket, port })
-    }
-
-    /// The socket of a configured port. It stays one socket, because engines hold it too: the port
-    /// cannot be bound twice.
-    fn fixed(&mut self, port: u16, device: &IfName) -> Result<UdpSocket, String> {
-        match &self.listening {
-            Some((socket, bound)) if *bound == port => {
-                socket::move_to(socket, device).map_err(|error| chain(&error))?;
-            }
-            Some(_) | None => {
-                let udp = socket::udp(device, self.mark, port);
-                self.listening = Some(udp.map_err(|error| chain(&error))?);
-            }
+        if port == self.config.tunnel.listen_port.unwrap_or(0) {
+            let kept = socket.try_clone().map_err(|error| error.to_string())?;
+            self.listening = Some((kept, port));
         }
-        // Invariant: the match above leaves one.
-        let (socket, _) = self.listening.as_ref().ok_or("no socket")?;
-        socket.try_clone().map_err(|error| error.to_string())
+        Ok(Open { way, socket, port })
     }
 
     fn write_resolver(&mut self) {

@@ -230,7 +230,7 @@ impl<F: Fn(Event)> Loop<F> {
             socket,
         });
         let slot = link.sender.slot(TIMER_MESSAGE);
-        if let Some(size) = link.session.initiate(now, slot) {
+        if let Some(size) = link.session.begin(now, slot) {
             link.sender.commit(size);
         }
         link.sender.flush();

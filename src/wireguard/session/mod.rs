@@ -160,6 +160,19 @@ impl Session {
         self.silence = Silence::Unreported;
     }
 
+    /// Writes a handshake initiation to `dst`, or leaves it to the timer where the last one left less than
+    /// REKEY_TIMEOUT ago: closer ones look like a flood to the peer (drivers/net/wireguard/noise.c,
+    /// `INITIATIONS_PER_SECOND`), and their timestamps may not differ.
+    pub fn begin(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+        match self.retry {
+            Some((_, next)) if now < next => {
+                self.next_tick = next;
+                None
+            }
+            Some(_) | None => self.initiate(now, dst),
+        }
+    }
+
     /// Writes a handshake initiation to `dst`, even when one is on its way.
     pub fn initiate(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
         match self.tunn.format_handshake_initiation(dst, true) {
