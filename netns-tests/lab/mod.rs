@@ -22,6 +22,7 @@ pub mod classify;
 pub mod conf;
 pub mod flood;
 pub mod gateway;
+pub mod machine;
 pub mod ns;
 pub mod raw;
 pub mod sensor;
