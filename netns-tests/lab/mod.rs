@@ -180,6 +180,18 @@ pub fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
     SocketAddrV4::new(address, port).into()
 }
 
+/// Waits until a value stays the same for half a second: the end of what was already under way.
+pub fn settled<T: PartialEq + Copy>(look: impl Fn() -> T) -> T {
+    let mut last = look();
+    wait("it settles", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = look();
+        let same = now == last;
+        last = now;
+        same.then_some(now)
+    })
+}
+
 /// Tries until there is an answer; panics after `patience`.
 pub fn wait<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
