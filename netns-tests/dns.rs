@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lab::canary::{self, Canary};
 use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::resolves;
-use crate::lab::{HOST, INNER, Lab, ONES, at, wait};
+use crate::lab::{HOST, INNER, Lab, ONES, at, settled, wait};
 use crate::probes::{self, dns};
 
 #[test]
@@ -20,7 +20,7 @@ fn nobody_else_is_asked_for_names() {
             lab.router.visits().len(),
         )
     };
-    let before = outside();
+    let before = settled(outside);
     let _gateway = lab.connect(&lab.conf());
     probes::fire(&lab, dns::PROBES);
     let answer = lab.ns.run("app", "getent ahostsv4 www.example.org");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use vpngw::control::api::State;
 
 use crate::lab::canary;
+use crate::lab::flood::Flood;
 use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::assert_inside;
@@ -135,21 +136,22 @@ fn a_neighbour_does_not_learn_the_tunnels_address() {
     lab.sensor.verdict();
 }
 
-/// The gateway asks for the router and for nobody else, whatever the kernel would like to know.
+/// The gateway asks for the router and for nobody else. Without the route to the router, which the
+/// kernel forgets when the link goes down, everything looks as if it were on the link.
 #[test]
 fn arp_is_for_the_router_only() {
     let lab = Lab::new();
+    let flood = Flood::start(&lab.ns);
     let gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
-    // Without the route to the router everything is on the link, the endpoint too.
-    lab.app("ip link set eth0 down");
-    lab.app("ip link set eth0 up");
-    gateway.wait_for("it has noticed", Duration::from_secs(30), |s| {
-        s.state != State::Connected
-    });
+    for _ in 0..3 {
+        lab.app("ip link set eth0 down");
+        lab.app("ip link set eth0 up");
+        flood.goes_on(1000);
+    }
     lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
     let patience = Duration::from_secs(90);
-    gateway.wait_for("it is back", patience, |s| s.state == State::Connected);
+    gateway.wait_for("it is connected", patience, |s| s.state == State::Connected);
     assert_inside(&lab.ns, 1);
     lab.sensor.verdict();
 }

@@ -2,11 +2,16 @@
 
 use std::io::Read;
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::lab::canary;
+use crate::lab::machine::Machine;
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::{ask_on, assert_inside};
 use crate::lab::{HOST, Lab, at, wait};
+
+/// Longer than any answer may take, so that a late one is told from a lost one.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Four keys of 120 s, and the start of the fifth.
 const LONG: Duration = Duration::from_secs(487);
@@ -19,10 +24,13 @@ fn a_packet_every_three_seconds_never_waits_through_four_rekeys() {
     let socket = lab
         .ns
         .enter("app", || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let machine = Machine::watch();
     let (start, mut sent, mut slowest) = (Instant::now(), 0_u32, Duration::ZERO);
     while start.elapsed() < LONG {
-        let took = once(&socket, Duration::from_secs(1));
-        let took = took.unwrap_or_else(|| panic!("no answer {:?} after start", start.elapsed()));
+        let began = Instant::now();
+        let took = once(&socket, PATIENCE);
+        let took = took.unwrap_or_else(|| panic!("lost {:?} after start", began - start));
+        assert_prompt(&lab, &machine, start, began);
         (sent, slowest) = (sent + 1, slowest.max(took));
         std::thread::sleep(Duration::from_secs(3).saturating_sub(took));
     }
@@ -40,20 +48,16 @@ fn a_download_never_pauses_for_a_second_through_four_rekeys() {
         let patience = Duration::from_secs(20);
         std::net::TcpStream::connect_timeout(&at(HOST, 19), patience).unwrap()
     });
-    stream
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let machine = Machine::watch();
     let (start, mut total, mut longest) = (Instant::now(), 0, Duration::ZERO);
     let mut buffer = vec![0; 1 << 16];
     while start.elapsed() < LONG {
         let began = Instant::now();
         let got = stream.read(&mut buffer);
         let got = got.unwrap_or_else(|why| panic!("{why} {:?} after start", start.elapsed()));
-        assert!(
-            got > 0,
-            "the download ended {:?} after start",
-            start.elapsed()
-        );
+        assert!(got > 0, "ended {:?} after start", start.elapsed());
+        assert_prompt(&lab, &machine, start, began);
         (total, longest) = (total + got, longest.max(began.elapsed()));
     }
     println!(
@@ -119,22 +123,41 @@ fn a_peer_that_is_silent_for_more_than_ninety_seconds_is_found_again() {
     lab.sensor.verdict();
 }
 
+/// Less than a second has passed, the time that the machine itself stood still aside.
+fn assert_prompt(lab: &Lab, machine: &Machine, start: Instant, began: Instant) {
+    let took = began.elapsed();
+    if took < Duration::from_secs(1) {
+        return;
+    }
+    let stood_still = machine.stood_still_since(began);
+    println!(
+        "{:?} after start: {took:?}, of which the machine stood still {stood_still:?}",
+        began - start
+    );
+    let now = SystemTime::now();
+    for handshake in lab.sensor.handshakes() {
+        let ago = now.duration_since(handshake.at).unwrap_or_default();
+        println!(
+            "  handshake message {} was sent {ago:?} ago",
+            handshake.message.kind
+        );
+    }
+    let lost = took.saturating_sub(stood_still);
+    assert!(lost < Duration::from_secs(1), "a second was lost");
+}
+
 /// One datagram, one answer; no second try.
 fn once(socket: &UdpSocket, patience: Duration) -> Option<Duration> {
     let start = Instant::now();
-    let token = start.elapsed().as_nanos().to_be_bytes();
-    let unique = crate::lab::canary::fresh();
-    socket
-        .send_to(&[token, unique].concat(), at(HOST, 7))
-        .ok()?;
+    let token = canary::fresh();
+    socket.send_to(&token, at(HOST, 7)).ok()?;
     let mut buffer = [0; 256];
     loop {
         let left = patience.checked_sub(start.elapsed())?;
-        socket
-            .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-            .unwrap();
+        let left = left.max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(left)).unwrap();
         let len = socket.recv(&mut buffer).ok()?;
-        if buffer[..len].ends_with(&unique) {
+        if buffer[..len].ends_with(&token) {
             return Some(start.elapsed());
         }
     }

@@ -9,7 +9,7 @@ use crate::lab::canary;
 use crate::lab::capture::Capture;
 use crate::lab::flood::Flood;
 use crate::lab::tunnel::{Stream, assert_inside, ifindex};
-use crate::lab::{APP, HOST, Lab, TUNNEL, at, wait};
+use crate::lab::{APP, HOST, Lab, TUNNEL, at, settled, wait};
 use crate::probes::{self, device, ip};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -225,11 +225,6 @@ impl Spy {
     /// The canaries once no more arrive: the end of what was already under way.
     fn settled(&self, lab: &Lab) -> u64 {
         lab.sensor.drain();
-        let mut last = self.canaries();
-        wait("the spy is quiet", Duration::from_secs(20), || {
-            std::thread::sleep(Duration::from_millis(300));
-            let now = self.canaries();
-            (std::mem::replace(&mut last, now) == now).then_some(now)
-        })
+        settled(|| self.canaries())
     }
 }

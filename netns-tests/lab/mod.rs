@@ -22,6 +22,7 @@ pub mod classify;
 pub mod conf;
 pub mod flood;
 pub mod gateway;
+pub mod machine;
 pub mod ns;
 pub mod raw;
 pub mod sensor;
@@ -177,6 +178,18 @@ impl Drop for Lab {
 /// A socket address.
 pub fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
     SocketAddrV4::new(address, port).into()
+}
+
+/// Waits until a value stays the same for half a second: the end of what was already under way.
+pub fn settled<T: PartialEq + Copy>(look: impl Fn() -> T) -> T {
+    let mut last = look();
+    wait("it settles", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = look();
+        let same = now == last;
+        last = now;
+        same.then_some(now)
+    })
 }
 
 /// Tries until there is an answer; panics after `patience`.
