@@ -325,7 +325,9 @@ impl Session {
             return Some(size);
         }
         let idle = self.retry.is_none_or(|(_, next)| now >= next);
-        if idle && (self.rekey_is_due(now) || elapsed(self.asked, now, UNANSWERED)) {
+        // boringtun counts time asleep, `now` does not: it may have dropped a session that looks young.
+        let gone = self.tunn.time_since_last_handshake().is_none();
+        if idle && (gone || self.rekey_is_due(now) || elapsed(self.asked, now, UNANSWERED)) {
             return self.initiate(now, dst);
         }
         if elapsed(self.heard, now, KEEPALIVE_TIMEOUT) {
