@@ -236,8 +236,8 @@ impl Session {
                         self.offered = Some([reply[4], reply[5], reply[6], reply[7]]);
                     }
                     (HANDSHAKE_RESPONSE, DATA) => self.completed(now, true),
-                    // A cookie: the peer is asked to try again.
-                    _ => {}
+                    // A cookie: whoever this was is asked to try again.
+                    _ => return Opened::Reply(size),
                 }
                 Opened::Reply(size)
             }
@@ -246,7 +246,7 @@ impl Session {
                 Opened::Packet(packet.len())
             }
         };
-        // All of these were authentic.
+        // What is left was authentic.
         self.asked = None;
         if matches!(opened, Opened::Packet(_)) {
             self.heard.get_or_insert(now);
