@@ -174,6 +174,56 @@ fn bulk_arrives_unchanged_in_every_mix_of_offloads() {
 }
 
 #[test]
+fn bursts_of_datagrams_arrive_unchanged_and_in_order() {
+    const BURST: usize = 32;
+    const ROUNDS: usize = 200;
+    let [(near_socket, near_address), (far_socket, far_address)] = sockets();
+    let (ready, listening) = channel();
+    let (finish, finished) = channel::<()>();
+    let server = thread::spawn(move || {
+        enter_new_namespace();
+        let end = end(FAR, true, Offload::Auto);
+        end.device.connect(peer(2, 1), far_socket, near_address);
+        let socket = UdpSocket::bind((FAR, 9)).unwrap();
+        ready.send(()).unwrap();
+        let mut datagram = [0; 2000];
+        for _ in 0..BURST * ROUNDS {
+            let (len, from) = socket.recv_from(&mut datagram).unwrap();
+            socket.send_to(&datagram[..len], from).unwrap();
+        }
+        let _ = finished.recv();
+    });
+    let client = thread::spawn(move || {
+        enter_new_namespace();
+        let end = end(NEAR, true, Offload::Auto);
+        listening.recv().unwrap();
+        end.device.connect(peer(1, 2), near_socket, far_address);
+        assert_eq!(end.events.recv_timeout(PATIENCE), Ok(Event::Handshake));
+        let socket = UdpSocket::bind((NEAR, 0)).unwrap();
+        socket.connect((FAR, 9)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        for round in 0..ROUNDS {
+            // Bursts of one size, as uTP sends them, and bursts of many.
+            let len = |n: usize| if round % 2 == 0 { 1200 } else { 1 + 37 * n };
+            let sent: Vec<Vec<u8>> = (0..BURST)
+                .map(|n| (0..len(n)).map(|at| pattern(round * 99 + n + at)).collect())
+                .collect();
+            for datagram in &sent {
+                socket.send(datagram).unwrap();
+            }
+            for expected in &sent {
+                let mut datagram = [0; 2000];
+                let len = socket.recv(&mut datagram).unwrap();
+                assert!(datagram[..len] == expected[..], "round {round}");
+            }
+        }
+    });
+    client.join().unwrap();
+    drop(finish);
+    server.join().unwrap();
+}
+
+#[test]
 fn nothing_passes_without_a_peer_and_the_device_stays() {
     let inside = thread::spawn(|| {
         enter_new_namespace();

@@ -249,8 +249,8 @@ impl Session {
                         self.offered = Some([reply[4], reply[5], reply[6], reply[7]]);
                     }
                     (HANDSHAKE_RESPONSE, DATA) => self.completed(now, true),
-                    // A cookie: the peer is asked to try again.
-                    _ => {}
+                    // A cookie: whoever this was is asked to try again.
+                    _ => return Opened::Reply(size),
                 }
                 Opened::Reply(size)
             }
@@ -259,7 +259,7 @@ impl Session {
                 Opened::Packet(packet.len())
             }
         };
-        // All of these were authentic.
+        // What is left was authentic.
         self.asked = None;
         if matches!(opened, Opened::Packet(_)) {
             self.heard.get_or_insert(now);
@@ -338,7 +338,9 @@ impl Session {
             return Some(size);
         }
         let idle = self.retry.is_none_or(|(_, next)| now >= next);
-        if idle && (self.rekey_is_due(now) || elapsed(self.asked, now, UNANSWERED)) {
+        // boringtun counts time asleep, `now` does not: it may have dropped a session that looks young.
+        let gone = self.tunn.time_since_last_handshake().is_none();
+        if idle && (gone || self.rekey_is_due(now) || elapsed(self.asked, now, UNANSWERED)) {
             return self.initiate(now, dst);
         }
         if elapsed(self.heard, now, KEEPALIVE_TIMEOUT) {
