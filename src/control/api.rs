@@ -150,6 +150,9 @@ pub struct KillSwitch {
 /// Leaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaks {
+    /// Whether every frame that leaves is looked at. Without, `detected` says nothing.
+    #[serde(default)]
+    pub watched: bool,
     /// Leaks seen since start.
     pub detected: u64,
     /// The last one, in words.

@@ -41,6 +41,7 @@ pub(crate) fn connected() -> Status {
                 .into(),
         },
         leaks: Leaks {
+            watched: true,
             detected: 0,
             last: None,
         },
@@ -122,6 +123,7 @@ pub(crate) fn blocked_by_leak() -> Status {
         ..blocked_by_operator()
     };
     status.leaks = Leaks {
+        watched: true,
         detected: 1,
         last: Some(what.to_owned()),
     };

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, Log};
 use crate::control::server::Request;
-use crate::gateway::{Event, Gateway, State};
+use crate::gateway::{BlockReason, Event, Gateway, State};
 use crate::link::{Facts, Link, LinkError, ToEngine, ToWarden, VERSION};
 use crate::metrics::Question;
 use crate::wireguard::Device;
@@ -57,7 +57,7 @@ pub enum EngineError {
 /// What the warden's welcome holds.
 struct Welcome {
     known: Known,
-    blocked: Option<crate::gateway::BlockReason>,
+    blocked: Option<BlockReason>,
     tun: OwnedFd,
     control: Option<UnixListener>,
     uapi: Option<UnixListener>,
@@ -256,6 +256,8 @@ fn log_change(before: &State, after: &State) {
             }
         }
         State::Connected { peer, .. } => info!(peer, "connected"),
+        // What leaked is in the status: its destination is the user's affair.
+        State::Blocked(BlockReason::Leak(_)) => warn!("blocked: loopback only, because of a leak"),
         State::Blocked(reason) => warn!(%reason, "blocked: loopback only"),
     }
 }

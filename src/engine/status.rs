@@ -83,6 +83,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             blocked_by_reason,
         },
         leaks: Leaks {
+            watched: facts.watched,
             detected: facts.leaks,
             last: facts.last_leak.clone(),
         },

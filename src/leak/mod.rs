@@ -1,4 +1,8 @@
 //! What left by the uplink, seen from outside the rules.
 
 pub mod expected;
+pub mod filter;
 pub mod frame;
+mod permitted;
+
+pub use permitted::permitted;

@@ -108,6 +108,8 @@ pub struct Facts {
     pub devices: Vec<IfName>,
     /// Leaks seen since start.
     pub leaks: u64,
+    /// Whether the frame sensor looks at every device: without it "no leak seen" says nothing.
+    pub watched: bool,
     /// The last leak, in words.
     pub last_leak: Option<String>,
 }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -32,10 +32,28 @@ impl Capture {
     /// # Errors
     /// EPERM without CAP_NET_RAW, ENODEV if there is no such device.
     pub fn open(index: u32, filter: &[SockFilter], buffer: usize) -> io::Result<Self> {
+        Self::with_outgoing(index, filter, buffer, 0)
+    }
+
+    /// Like [`Capture::open`], and sees what this namespace sends too; `filter` can part the two by
+    /// packet type. Frames that the egress hook dropped are not seen: they did not leave.
+    ///
+    /// # Errors
+    /// As [`Capture::open`].
+    pub fn open_both(index: u32, filter: &[SockFilter], buffer: usize) -> io::Result<Self> {
+        Self::with_outgoing(index, filter, buffer, 1)
+    }
+
+    fn with_outgoing(
+        index: u32,
+        filter: &[SockFilter],
+        buffer: usize,
+        outgoing: libc::c_int,
+    ) -> io::Result<Self> {
         // Protocol 0 receives nothing until `bind`, so no frame of another device slips in.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
-        set_option(&socket, PACKET_IGNORE_OUTGOING, 1)?;
+        set_option(&socket, PACKET_IGNORE_OUTGOING, 1 - outgoing)?;
         if set_socket_recv_buffer_size_force(&socket, buffer).is_err() {
             socket.set_recv_buffer_size(buffer)?;
         }
@@ -44,6 +62,14 @@ impl Capture {
         }
         bind(&socket, index, libc::ETH_P_ALL)?;
         Ok(Self(socket))
+    }
+
+    /// Replaces the filter, from one frame to the next.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2): the filter is not a valid program, or there is no memory.
+    pub fn refilter(&self, filter: &[SockFilter]) -> io::Result<()> {
+        self.0.attach_filter(filter)
     }
 
     /// Opens a socket that only sends, by the device with this index.
@@ -95,6 +121,12 @@ impl Capture {
             )
         };
         checked(result).map(|()| statistics.drops)
+    }
+}
+
+impl AsRawFd for Capture {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

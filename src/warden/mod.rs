@@ -8,6 +8,7 @@ mod child;
 mod ledger;
 mod namespace;
 mod permit;
+mod sensor;
 mod settle;
 mod watcher;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{self, Instant};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::gateway::BlockReason;
@@ -24,6 +25,7 @@ use crate::link::{ToEngine, ToWarden, VERSION};
 use crate::sys::nft::Armed;
 use child::Child;
 use namespace::Namespace;
+use watcher::Changed;
 
 pub use namespace::StartError;
 pub use settle::Unsettled;
@@ -31,7 +33,7 @@ pub use settle::Unsettled;
 /// How often packet counters are read and sent to the engine.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a burst of kernel notifications is awaited before the namespace is looked at again. A new
+/// How long a burst of notifications about the network is awaited before the namespace is looked at again. A new
 /// device has no route of ours and `inet output` refuses it from the start; this bounds how long raw
 /// frames could use it.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -85,9 +87,15 @@ pub async fn run(start: Start) -> Result<(), StartError> {
             },
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            () = namespace.changed() => {
-                settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
+            changed = namespace.changed() => {
+                let soon = match changed {
+                    // Packets may be leaving meanwhile.
+                    Changed::Firewall => Instant::now(),
+                    Changed::Network => Instant::now() + SETTLE,
+                };
+                settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
             }
+            () = namespace.stirred() => look_for_leaks(&mut namespace, &mut child).await,
             () = until(settle_at) => {
                 settle_at = None;
                 if namespace.look_again() {
@@ -99,6 +107,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 if namespace.is_unsettled() {
                     settle_at.get_or_insert_with(Instant::now);
                 }
+                look_for_leaks(&mut namespace, &mut child).await;
                 facts(&mut namespace, &mut child).await;
             }
         }
@@ -151,6 +160,18 @@ async fn reconfigure(namespace: &mut Namespace, child: &mut Child, config: Confi
                 .await;
         }
         Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
+    }
+}
+
+async fn look_for_leaks(namespace: &mut Namespace, child: &mut Child) {
+    if let Some(leak) = namespace.leaked(Instant::now()) {
+        // Which frame it was is in the status; its destination is the user's affair.
+        error!("LEAK: a frame left that the policy does not permit; everything is blocked");
+        debug!(leak, "leak");
+        facts(namespace, child).await;
+        child
+            .send(&ToEngine::Blocked(BlockReason::Leak(leak)), &[])
+            .await;
     }
 }
 

@@ -8,12 +8,15 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use tracing::{info, warn};
 
 use super::ledger::Ledger;
 use super::permit::{self, Way};
+use super::sensor::Sensor;
 use super::settle::{Unsettled, chain};
-use super::watcher::Watcher;
+use super::watcher::{Changed, Watcher};
 use crate::config::Config;
 use crate::gateway::BlockReason;
 use crate::link::{Facts, Ipv6Fact, ResolverFact, ToEngine};
@@ -64,6 +67,7 @@ pub(super) struct Namespace {
     control: UnixListener,
     uapi: Option<UnixListener>,
     watcher: Watcher,
+    pub(super) sensor: Sensor,
     resolv_conf: PathBuf,
     /// The resolver of the uplink, as `resolv.conf` named it before we rewrote it.
     former_resolver: Option<Ipv4Addr>,
@@ -121,6 +125,7 @@ impl Namespace {
             control,
             uapi,
             watcher,
+            sensor: Sensor::default(),
             resolv_conf,
             former_resolver,
             open: None,
@@ -247,8 +252,25 @@ impl Namespace {
     }
 
     /// Ready when the kernel says that something changed in the namespace.
-    pub(super) async fn changed(&self) {
-        self.watcher.changed().await;
+    pub(super) async fn changed(&self) -> Changed {
+        self.watcher.changed().await
+    }
+
+    /// Ready when a frame left that has to be looked at.
+    pub(super) async fn stirred(&self) {
+        self.sensor.stirred().await;
+    }
+
+    /// Looks at the frames that left; blocks if the policy did not permit one. Returns the first such
+    /// frame in words.
+    pub(super) fn leaked(&mut self, now: Instant) -> Option<String> {
+        let leaks = self.sensor.leaks(now);
+        let first = leaks.first()?.clone();
+        self.facts.leaks += leaks.len() as u64;
+        self.facts.last_leak = leaks.last().cloned();
+        // The first one stays the reason; it is what the operator has to hear of.
+        self.block(BlockReason::Leak(first.clone()));
+        Some(first)
     }
 
     /// Looks at devices, addresses, routes and rules again and puts right what is not as it should be.
@@ -292,6 +314,7 @@ impl Namespace {
         self.facts.passed = self.passed_counts.total();
         self.facts.uplink = self.uplink.clone();
         self.facts.mark = Some(self.mark);
+        self.facts.watched = self.sensor.is_watching();
         self.facts.clone()
     }
 

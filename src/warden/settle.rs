@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::namespace::Namespace;
@@ -52,6 +53,8 @@ impl Namespace {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.sensor
+            .follow(&self.facts.devices, &policy, Instant::now());
         self.routes_wanting = true;
         route::apply(&self.plan())?;
         self.routes_wanting = false;

@@ -8,6 +8,15 @@ use tracing::{debug, warn};
 use crate::sys::async_fd;
 use crate::sys::watch::{Change, Watch};
 
+/// Where to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// Devices, addresses, routes, rules: they change in bursts.
+    Network,
+    /// Someone, us included, changed the packet filter.
+    Firewall,
+}
+
 /// Subscriptions to what changes in the namespace.
 pub(super) struct Watcher {
     network: AsyncFd<Watch>,
@@ -24,10 +33,10 @@ impl Watcher {
     }
 
     /// Ready when something changed. What it was is looked at afresh: a notification may be late.
-    pub(super) async fn changed(&self) {
+    pub(super) async fn changed(&self) -> Changed {
         tokio::select! {
-            () = heard(&self.network) => {}
-            () = heard(&self.firewall) => {}
+            () = heard(&self.network) => Changed::Network,
+            () = heard(&self.firewall) => Changed::Firewall,
         }
     }
 }

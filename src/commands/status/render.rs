@@ -128,9 +128,16 @@ fn kill_switch(page: &mut Page, kill: &KillSwitch, state: State) {
 }
 
 fn leaks(page: &mut Page, status: &Status) {
-    let Leaks { detected, last } = &status.leaks;
+    let Leaks {
+        watched,
+        detected,
+        last,
+    } = &status.leaks;
     let seen = format!("{} seen", count(*detected));
     match (detected, last) {
+        (0, _) if !watched => {
+            page.row("leaks", "not watched: CAP_NET_RAW is missing", Tone::Wait);
+        }
         (0, _) if status.kill_switch.armed => page.row("leaks", "none seen", Tone::Good),
         (0, _) => page.row("leaks", "none seen", Tone::Plain),
         // Said at the top already.
