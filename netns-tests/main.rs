@@ -22,6 +22,7 @@ mod endpoint;
 mod inner;
 mod ipv6;
 mod lan;
+mod leak;
 mod raw;
 mod reconnect;
 mod rekey;

@@ -120,7 +120,7 @@ fn payload(ethertype: u16, payload: &[u8], path: Path) -> io::Result<Option<Flow
     Ok(None)
 }
 
-fn datagram(token: &Canary) -> Vec<u8> {
+pub fn datagram(token: &Canary) -> Vec<u8> {
     ipv4_udp((APP, 4000), (HOST, 9), token)
 }
 
