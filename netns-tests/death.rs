@@ -116,6 +116,36 @@ fn killing_both_before_the_first_handshake_leaves_everything_blocked() {
 }
 
 #[test]
+fn a_panic_of_the_engine_keeps_the_connections() {
+    let lab = Lab::new();
+    let flood = Flood::start(&lab.ns);
+    let gateway = lab.connect(&lab.conf());
+    let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
+    let old = gateway.engine();
+    kill_process(old, Signal::USR2).unwrap();
+    wait("another engine runs", PATIENCE, || {
+        (gateway.engine() != old).then_some(())
+    });
+    stream.echo(Duration::from_secs(60)).unwrap();
+    gateway.wait_connected();
+    flood.goes_on(1000);
+    lab.sensor.verdict();
+}
+
+#[test]
+fn a_panic_of_the_warden_leaves_everything_blocked() {
+    let (lab, flood) = lab_under_fire();
+    let mut gateway = lab.connect(&lab.conf());
+    let engine = gateway.engine();
+    gateway.signal(Signal::USR2);
+    assert_eq!(gateway.wait_exit(PATIENCE).code(), Some(101));
+    wait("the engine follows", PATIENCE, || {
+        has_ended(engine).then_some(())
+    });
+    assert_silent(&lab, &flood);
+}
+
+#[test]
 fn stopping_both_halves_lets_nothing_out() {
     let lab = Lab::new();
     probes::control(&lab, packet::PROBES);

@@ -240,6 +240,8 @@ fn metrics_are_served_where_configured() {
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(text.contains("# TYPE vpngw_"), "{text}");
     assert!(!text.contains(&lab.keys.private));
+    let (_, body) = text.split_once("\r\n\r\n").unwrap();
+    lab.ns.feed("app", "promtool check metrics", body);
     lab.sensor.verdict();
 }
 

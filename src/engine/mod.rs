@@ -21,6 +21,7 @@ use crate::control::server::Request;
 use crate::gateway::{BlockReason, Event, Gateway, State};
 use crate::link::{Facts, Link, LinkError, ToEngine, ToWarden, VERSION};
 use crate::metrics::Question;
+use crate::sys::fault;
 use crate::wireguard::Device;
 use host::Host;
 use serve::Servers;
@@ -119,12 +120,14 @@ pub async fn run(link: OwnedFd, start_log: fn(Log)) -> Result<(), EngineError> {
     .await?;
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut fault = std::pin::pin!(fault::injected());
     loop {
         let due = core
             .gateway
             .deadline()
             .unwrap_or_else(|| Instant::now() + IDLE);
         tokio::select! {
+            () = &mut fault => {}
             message = core.host.receive() => match message? {
                 Some((message, fds)) => {
                     if let Some(event) = core.host.take(message, fds)? {

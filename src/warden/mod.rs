@@ -22,6 +22,7 @@ use tracing::{debug, error, info, warn};
 use crate::config::Config;
 use crate::gateway::BlockReason;
 use crate::link::{ToEngine, ToWarden, VERSION};
+use crate::sys::fault;
 use crate::sys::nft::Armed;
 use child::Child;
 use namespace::Namespace;
@@ -69,8 +70,10 @@ pub async fn run(start: Start) -> Result<(), StartError> {
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut settle_at: Option<Instant> = None;
+    let mut fault = std::pin::pin!(fault::injected());
     loop {
         tokio::select! {
+            () = &mut fault => {}
             message = child.receive() => match message {
                 Some(message) => answer(&mut namespace, &mut child, message).await,
                 None => {
