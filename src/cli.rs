@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::commands::run::Place;
 use crate::commands::status::Output;
 
 /// Where the control socket is unless somebody says otherwise.
@@ -87,7 +88,7 @@ pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Close the namespace, then open the tunnel and keep it open
-    Run,
+    Run(Run),
     /// The unprivileged half; started by `run`
     #[command(hide = true)]
     Engine {
@@ -121,6 +122,25 @@ pub enum Command {
         #[arg(long)]
         shell: bool,
     },
+}
+
+/// Where the gateway may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Run {
+    /// Close this network namespace even if it looks like the machine's own
+    #[arg(long)]
+    allow_host: bool,
+}
+
+impl Run {
+    /// Which namespace may be closed.
+    pub fn place(self) -> Place {
+        if self.allow_host {
+            Place::Anywhere
+        } else {
+            Place::MadeForUs
+        }
+    }
 }
 
 /// How the status is shown.
@@ -160,7 +180,10 @@ mod tests {
     #[test]
     fn without_a_command_it_runs() {
         assert_eq!(parse("vpngw").command, None);
-        assert_eq!(parse("vpngw run").command, Some(Command::Run));
+        assert_eq!(
+            parse("vpngw run").command,
+            Some(Command::Run(Run::default()))
+        );
     }
 
     #[test]

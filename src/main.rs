@@ -35,8 +35,8 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
     let shared = cli.shared;
     let config = shared.config();
     let mut out = io::stdout().lock();
-    match cli.command.unwrap_or(Command::Run) {
-        Command::Run => run::run(config, shared.named_socket(), begun),
+    match cli.command.unwrap_or(Command::Run(cli::Run::default())) {
+        Command::Run(flags) => run::run(config, shared.named_socket(), flags.place(), begun),
         Command::Engine { link_fd } => engine::run(link_fd),
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Healthcheck => healthcheck::run(shared.socket()),

@@ -20,8 +20,13 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// # Errors
 ///
 /// What is wrong with the configuration or the namespace, with the code for it.
-pub fn run(config: Option<&Path>, socket: Option<&Path>, begun: Instant) -> Result<Code, Failure> {
-    let armed = arm()?;
+pub fn run(
+    config: Option<&Path>,
+    socket: Option<&Path>,
+    place: Place,
+    begun: Instant,
+) -> Result<Code, Failure> {
+    let armed = arm(place)?;
     let armed_in = begun.elapsed();
 
     let Some(first) = read(config, socket)? else {
@@ -58,21 +63,31 @@ pub fn run(config: Option<&Path>, socket: Option<&Path>, begun: Instant) -> Resu
 
 /// Closes the namespace, and says so where that does not work: for arguments that cannot be read.
 pub fn close() {
-    if let Err(Failure { error, .. }) = arm() {
+    if let Err(Failure { error, .. }) = arm(Place::MadeForUs) {
         eprintln!("vpngw: {error:#}");
     }
 }
 
+/// Which namespace may be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One that was made for the gateway, by evidence.
+    MadeForUs,
+    /// Whichever this is: the operator said so.
+    Anywhere,
+}
+
 /// The first act. A machine's own namespace is left alone: closing it would cut the machine off.
-fn arm() -> Result<nft::Armed, Failure> {
-    if host::is_own_namespace() {
+fn arm(place: Place) -> Result<nft::Armed, Failure> {
+    if place == Place::MadeForUs && host::may_be_own_namespace() {
         return Err(Failure::usage(anyhow::anyhow!(HOST)));
     }
     nft::arm().map_err(unarmed)
 }
 
-const HOST: &str = "this is the machine's own network namespace: closing it would cut the machine \
-    off; run it in a container, or in a namespace of its own (`ip netns add`, `ip netns exec`)";
+const HOST: &str = "this looks like the machine's own network namespace: closing it would cut the \
+    machine off, so nothing was changed; run it in a container or in a namespace of its own (`ip netns \
+    add`, `ip netns exec`), or say `run --allow-host` if you mean this one";
 
 fn unarmed(error: nft::ApplyError) -> Failure {
     let error = anyhow::Error::from(error);

@@ -1,20 +1,176 @@
-//! Tells the machine's own network namespace from one made for a gateway.
+//! Tells the machine's own network namespace from one made for a gateway, by evidence: what cannot be
+//! told is taken for the machine's own, because closing that one cuts the machine off.
 
+use std::fs;
 use std::path::Path;
 
 use rustix::fs::stat;
+use rustix::process::{Pid, getpid, getppid};
+
+/// Inode of the first network namespace (`NET_NS_INIT_INO`, linux/nsfs.h, Linux 6.18). Older kernels
+/// number it like any other.
+const FIRST: u64 = 0xefff_fff9;
+
+/// Inode of the first user namespace (`PROC_USER_INIT_INO`, linux/proc_ns.h).
+const FIRST_USER: u64 = 0xefff_fffd;
 
 /// Files that container engines put into a container.
 const CONTAINER: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 
-/// Whether this looks like the namespace that the machine itself lives in: the one of process 1, while
-/// we are not process 1 and in no container. What cannot be told is answered by `false`: a process
-/// that may not look at process 1 has no privilege over the machine's namespace.
-pub fn is_own_namespace() -> bool {
-    let namespace = |path| stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
-    let ours = namespace("/proc/self/ns/net");
-    ours.is_some()
-        && ours == namespace("/proc/1/ns/net")
-        && std::process::id() != 1
-        && !CONTAINER.iter().any(|path| Path::new(path).exists())
+/// Ancestors that are looked at; a chain longer than that ends somewhere else than in a shell.
+const ANCESTORS: usize = 64;
+
+/// What there is to go by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Evidence {
+    /// Inode of our network namespace, if it can be read.
+    ours: Option<u64>,
+    /// Those of our ancestors that can be read, the nearest first.
+    ancestors: Vec<u64>,
+    /// Whether we live in a user namespace of our own: then we have no power over the machine's.
+    rootless: bool,
+    /// Whether we are the first process of a PID namespace: what a container was started for.
+    first_process: bool,
+    /// Whether we are in a container and its first process, an init, started us.
+    under_init: bool,
+}
+
+/// Whether this may be the namespace that the machine itself lives in.
+pub fn may_be_own_namespace() -> bool {
+    let parent = getppid();
+    let in_container = || CONTAINER.iter().any(|path| Path::new(path).exists());
+    may_be_own(&Evidence {
+        ours: namespace("self", "net"),
+        rootless: namespace("self", "user").is_some_and(|user| user != FIRST_USER),
+        ancestors: ancestors(parent),
+        first_process: getpid() == Pid::INIT,
+        under_init: parent == Some(Pid::INIT) && in_container(),
+    })
+}
+
+/// A namespace was made for us where somebody who started us lives in another one, or where a container
+/// was started for us.
+fn may_be_own(evidence: &Evidence) -> bool {
+    let Evidence {
+        ours,
+        ancestors,
+        rootless,
+        first_process,
+        under_init,
+    } = evidence;
+    if *rootless {
+        return false;
+    }
+    match ours {
+        Some(FIRST) => true,
+        Some(ours) => {
+            let entered = ancestors.iter().any(|other| other != ours);
+            !(entered || *first_process || *under_init)
+        }
+        None => !(*first_process || *under_init),
+    }
+}
+
+fn ancestors(mut pid: Option<Pid>) -> Vec<u64> {
+    let mut found = Vec::new();
+    for _ in 0..ANCESTORS {
+        let Some(ancestor) = pid else { break };
+        let number = ancestor.as_raw_nonzero().to_string();
+        found.extend(namespace(&number, "net"));
+        pid = parent(&number);
+    }
+    found
+}
+
+fn namespace(process: &str, kind: &str) -> Option<u64> {
+    stat(format!("/proc/{process}/ns/{kind}"))
+        .ok()
+        .map(|stat| stat.st_ino)
+}
+
+/// The fourth field of /proc/PID/stat, counted after the name, which may hold anything (proc(5)).
+fn parent(process: &str) -> Option<Pid> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence() -> Evidence {
+        Evidence {
+            ours: Some(7),
+            ancestors: vec![7, 7],
+            rootless: false,
+            first_process: false,
+            under_init: false,
+        }
+    }
+
+    #[test]
+    fn a_shell_of_the_machine_is_refused() {
+        assert!(may_be_own(&evidence()));
+    }
+
+    #[test]
+    fn a_namespace_that_was_entered_is_ours() {
+        let ancestors = vec![7, 3];
+        assert!(!may_be_own(&Evidence {
+            ancestors,
+            ..evidence()
+        }));
+    }
+
+    #[test]
+    fn a_container_was_made_for_its_first_process_and_what_its_init_starts() {
+        assert!(!may_be_own(&Evidence {
+            first_process: true,
+            ..evidence()
+        }));
+        assert!(!may_be_own(&Evidence {
+            under_init: true,
+            ..evidence()
+        }));
+    }
+
+    #[test]
+    fn without_power_over_the_machine_nothing_can_be_cut_off() {
+        assert!(!may_be_own(&Evidence {
+            rootless: true,
+            ..evidence()
+        }));
+    }
+
+    #[test]
+    fn the_first_namespace_is_the_machines_whoever_asks() {
+        let all = Evidence {
+            ours: Some(FIRST),
+            ancestors: vec![3],
+            rootless: false,
+            first_process: true,
+            under_init: true,
+        };
+        assert!(may_be_own(&all));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_refused() {
+        assert!(may_be_own(&Evidence {
+            ours: None,
+            ancestors: vec![],
+            ..evidence()
+        }));
+        assert!(may_be_own(&Evidence {
+            ancestors: vec![],
+            ..evidence()
+        }));
+    }
+
+    #[test]
+    fn this_test_finds_its_own_ancestors() {
+        let ours = namespace("self", "net").unwrap();
+        assert!(ancestors(getppid()).contains(&ours));
+    }
 }
