@@ -54,10 +54,9 @@ fn plain_client(lab: &Lab) {
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let mut child = lab.ns.start("app", command.stderr(Stdio::null()));
-    wait("wireguard-go listens", Duration::from_secs(20), || {
-        std::path::Path::new("/run/wireguard/plain0.sock")
-            .exists()
-            .then_some(())
+    wait("wireguard-go answers", Duration::from_secs(20), || {
+        let shown = lab.ns.output("app", "wg show plain0");
+        shown.status.success().then_some(())
     });
     let key = lab.folder.path().join("plain.key");
     std::fs::write(&key, &lab.keys.private).unwrap();

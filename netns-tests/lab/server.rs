@@ -62,9 +62,10 @@ impl Server {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = self.ns.start(&self.namespace, &mut command);
         self.process.replace(Some(child));
-        let socket = format!("/run/wireguard/{}.sock", self.device);
-        wait("wireguard-go listens", Duration::from_secs(20), || {
-            Path::new(&socket).exists().then_some(())
+        wait("wireguard-go answers", Duration::from_secs(20), || {
+            let shown = format!("wg show {}", self.device);
+            let shown = self.ns.output(&self.namespace, &shown);
+            shown.status.success().then_some(())
         });
         let (device, key) = (&self.device, self.folder.join("key"));
         self.run(&format!(
