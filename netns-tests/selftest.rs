@@ -3,8 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use crate::lab::server::wait_for_uapi;
 use crate::lab::tunnel::{ask, assert_inside};
-use crate::lab::{HOST, LISTEN, Lab, TUNNEL, at, wait};
+use crate::lab::{HOST, LISTEN, Lab, TUNNEL, at};
 use crate::probes::{self, Probe};
 
 #[test]
@@ -54,11 +55,7 @@ fn plain_client(lab: &Lab) {
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let mut child = lab.ns.start("app", command.stderr(Stdio::null()));
-    wait("wireguard-go listens", Duration::from_secs(20), || {
-        std::path::Path::new("/run/wireguard/plain0.sock")
-            .exists()
-            .then_some(())
-    });
+    wait_for_uapi("plain0");
     let key = lab.folder.path().join("plain.key");
     std::fs::write(&key, &lab.keys.private).unwrap();
     let server = &lab.servers[0];

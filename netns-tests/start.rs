@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mount::mount_bind;
 
@@ -19,8 +19,10 @@ fn nothing_leaves_once_the_kill_switch_stands() {
     wait("the flood is seen", Duration::from_secs(20), || {
         (lab.sensor.tally().frames > 100).then_some(())
     });
+    let begun = Instant::now();
     let gateway = lab.start(&lab.conf());
     let status = gateway.wait_connected();
+    let connected = begun.elapsed();
     assert_inside(&lab.ns, 1);
     flood.goes_on(2000);
     let tally = lab.sensor.verdict();
@@ -32,10 +34,9 @@ fn nothing_leaves_once_the_kill_switch_stands() {
         "armed {claimed:?} after exec by its own count, refused the first packet after {measured:?}"
     );
     assert!(status.kill_switch.armed);
-    assert!(
-        claimed > Duration::ZERO && claimed <= measured,
-        "{claimed:?} {measured:?}"
-    );
+    // The kernel may refuse before the gateway has read that it will, so there is no order between
+    // the two; both lie before the first answer to a question about them.
+    assert!(claimed > Duration::ZERO && claimed < connected && measured < connected);
 }
 
 #[test]

@@ -180,8 +180,8 @@ fn looking_changes_nothing() {
     let state = || {
         let lines = [
             "nft list ruleset",
-            "ip addr",
-            "ip route show table all",
+            "ip -4 addr",
+            "ip -4 route show table all",
             "ip rule",
         ];
         lines.map(|line| lab.app(line))

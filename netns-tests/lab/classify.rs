@@ -150,17 +150,20 @@ fn ipv4(bytes: &[u8], to: EthernetAddress, rules: &Rules) -> Result<Class, Strin
     }
 }
 
-/// The type of a message whose length and reserved bytes are right.
+/// The type of a message whose length and reserved bytes are right. A train of segments is one frame
+/// here, because veth hands it over before it is cut: then each message in it must be right.
 fn wireguard(message: &[u8]) -> Option<u8> {
-    let fits = match message.first()? {
-        1 => message.len() == 148,
-        2 => message.len() == 92,
-        3 => message.len() == 64,
-        // A train of segments is one frame here: veth hands it over before it is cut.
-        4 => message.len() >= 32,
-        _ => false,
+    let kind = *message.first()?;
+    let size = match kind {
+        1 => 148,
+        2 => 92,
+        3 => 64,
+        4 => message.len().max(32),
+        _ => return None,
     };
-    (fits && message[1..4] == [0; 3]).then_some(message[0])
+    let (this, rest) = message.split_at_checked(size)?;
+    let fits = this[1..4] == [0; 3] && (rest.is_empty() || wireguard(rest).is_some());
+    fits.then_some(kind)
 }
 
 fn ipv6(bytes: &[u8]) -> String {
@@ -226,5 +229,10 @@ fn a_wireguard_message_has_its_type_and_length() {
         assert_eq!(message(kind, len), None, "{kind} {len}");
     }
     assert_eq!(wireguard(&[4; 64]), None);
+    let mut train = vec![0; 92 + 32];
+    (train[0], train[92]) = (2, 4);
+    assert_eq!(wireguard(&train), Some(2));
+    train[92] = 9;
+    assert_eq!(wireguard(&train), None);
     assert_eq!(wireguard(&[]), None);
 }

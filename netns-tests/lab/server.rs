@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -62,10 +63,7 @@ impl Server {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = self.ns.start(&self.namespace, &mut command);
         self.process.replace(Some(child));
-        let socket = format!("/run/wireguard/{}.sock", self.device);
-        wait("wireguard-go listens", Duration::from_secs(20), || {
-            Path::new(&socket).exists().then_some(())
-        });
+        wait_for_uapi(&self.device);
         let (device, key) = (&self.device, self.folder.join("key"));
         self.run(&format!(
             "wg set {device} listen-port 51820 private-key {} peer {} allowed-ips {TUNNEL}/32",
@@ -108,6 +106,15 @@ impl Server {
     pub fn run(&self, line: &str) -> String {
         self.ns.run(&self.namespace, line)
     }
+}
+
+/// Waits until the process behind a device answers. Not by wg(8): it removes the socket of a process
+/// that is not listening yet.
+pub fn wait_for_uapi(device: &str) {
+    let socket = format!("/run/wireguard/{device}.sock");
+    wait("wireguard-go listens", Duration::from_secs(20), || {
+        UnixStream::connect(&socket).ok()
+    });
 }
 
 /// Whether the router delivers to a server.
