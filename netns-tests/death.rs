@@ -184,3 +184,26 @@ fn it_starts_over_what_an_earlier_run_left() {
         probes::fire(&lab, family);
     }
 }
+
+/// The warden keeps watch whatever becomes of the engine: one that takes no messages is replaced.
+#[test]
+fn an_engine_that_hangs_is_replaced() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
+    let old = gateway.engine();
+    kill_process(old, Signal::STOP).unwrap();
+    // The buffer between the two fills with one message a second, or as fast as something changes.
+    for port in 0..400 {
+        lab.app(&format!(
+            "ip addr add 10.9.{}.{}/32 dev lo",
+            port / 200,
+            port % 200 + 1
+        ));
+    }
+    wait("another engine runs", Duration::from_secs(150), || {
+        (gateway.engine() != old).then_some(())
+    });
+    stream.echo(Duration::from_secs(60)).unwrap();
+    lab.sensor.verdict();
+}

@@ -13,6 +13,9 @@ use crate::sys::{fdpass, process};
 /// An engine that lived this long was well: the next one starts at once.
 const WELL: Duration = Duration::from_secs(5);
 
+/// An engine that takes no message for this long, with a full buffer before it, hangs.
+const HUNG: Duration = Duration::from_secs(1);
+
 /// The longest pause before the next start. Joined programs wait for it, so it stays short.
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -115,12 +118,20 @@ impl Child {
         self.send(message, fds).await;
     }
 
-    /// Sends a message, if there is an engine. One that does not take it will be found gone.
+    /// Sends a message, if there is an engine. One that hangs is ended: the warden has more to do than to
+    /// wait for it.
     pub(super) async fn send(&self, message: &ToEngine, fds: &[BorrowedFd<'_>]) {
-        if let Some(running) = self.running.as_ref().filter(|running| running.attached)
-            && let Err(error) = running.link.send(message, fds).await
-        {
-            debug!(%error, "the engine does not listen");
+        let Some(running) = self.running.as_ref().filter(|running| running.attached) else {
+            return;
+        };
+        match time::timeout(HUNG, running.link.send(message, fds)).await {
+            Ok(Ok(())) => {}
+            // It will be found gone.
+            Ok(Err(error)) => debug!(%error, "the engine does not listen"),
+            Err(_) => {
+                warn!("the engine hangs; it is ended");
+                self.kill();
+            }
         }
     }
 
