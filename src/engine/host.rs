@@ -45,6 +45,9 @@ pub(super) struct Host {
     shown: watch::Sender<UapiState>,
     /// Tunnels opened after the first one, by what ended the one before.
     reopened: BTreeMap<String, u64>,
+    /// What will have ended the tunnel in use when the next one opens; `None` before the first.
+    cause: Option<&'static str>,
+    opened: bool,
 }
 
 impl Host {
@@ -69,6 +72,8 @@ impl Host {
             tx: Rate::default(),
             shown: watch::channel(UapiState::default()).0,
             reopened: BTreeMap::new(),
+            cause: None,
+            opened: false,
         }
     }
 
@@ -126,6 +131,11 @@ impl Host {
                 Ok(None)
             }
         }
+    }
+
+    /// Notes why the next tunnel is opened.
+    pub(super) fn cause(&mut self, cause: Option<&'static str>) {
+        self.cause = cause.or(self.cause);
     }
 
     /// Does what the gateway decided. A failure the gateway can act on comes back as an event.
@@ -193,6 +203,10 @@ impl Host {
             return;
         }
         debug!(%remote, "open");
+        if let Some(cause) = self.cause.take().filter(|_| self.opened) {
+            *self.reopened.entry(cause.to_owned()).or_default() += 1;
+        }
+        self.opened = true;
         let setup = PeerSetup {
             private_key: self.config.tunnel.private_key.clone(),
             public_key: peer.public_key,

@@ -161,6 +161,7 @@ impl Core {
     async fn handle(&mut self, event: Event) -> Result<(), EngineError> {
         let before = self.gateway.state().clone();
         debug!(?event, "event");
+        self.host.cause(cause(&event));
         for action in self.gateway.handle(event, Instant::now()) {
             debug!(?action, "action");
             self.host.perform(action, &self.gateway).await?;
@@ -236,6 +237,25 @@ async fn welcome(link: &Link) -> Result<Option<Welcome>, EngineError> {
         control,
         uapi,
     }))
+}
+
+/// Why a tunnel is opened anew, as metrics call it; `None` for events that only carry on what another
+/// began.
+fn cause(event: &Event) -> Option<&'static str> {
+    match event {
+        Event::Silent => Some("silent"),
+        Event::Timeout => Some("timeout"),
+        Event::UplinkChanged => Some("uplink"),
+        Event::Reconfigured(_) => Some("reload"),
+        Event::Command(_) => Some("operator"),
+        Event::Attached { .. }
+        | Event::Granted(_)
+        | Event::Refused { .. }
+        | Event::Resolved(_)
+        | Event::Unresolved(_)
+        | Event::Handshake
+        | Event::Blocked(_) => None,
+    }
 }
 
 /// Says each state change once: what a person who reads the log wants to know.
