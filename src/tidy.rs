@@ -1,5 +1,5 @@
 //! Checks the shape of the code base: who may use whom, what the inside may not name, how long a
-//! file may be. Runs with `cargo test`, like any other test.
+//! file may be; and that the documents name what is there. Runs with `cargo test`, like any other test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,143 @@ fn files_are_short() {
     }
 }
 
+/// The documents at the root that name what is in the tree.
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+];
+
+/// How the path of a file of ours begins, as the documents write it.
+const OURS: &[&str] = &[
+    "src/",
+    "netns-tests/",
+    "benches/",
+    "scripts/",
+    "profiles/",
+    ".ci/",
+    "Cargo.",
+    "deny.toml",
+];
+
+#[test]
+fn guarantees_name_tests_that_exist() {
+    let text = document("SECURITY.md");
+    let rows: Vec<_> = text.lines().filter(|l| l.starts_with("| G")).collect();
+    for (number, row) in (1..).zip(&rows) {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let [name, _guarantee, _how, tests] = cells.as_slice() else {
+            panic!("a guarantee has four columns: {row}");
+        };
+        assert_eq!(*name, format!("| G{number}"), "guarantees are numbered");
+        let tests = quoted(tests);
+        assert!(!tests.is_empty(), "no test holds G{number}");
+        assert_tests_exist(&format!("G{number}"), &tests);
+    }
+    assert!(rows.len() > 10, "the guarantees are found");
+}
+
+#[test]
+fn invariants_name_tests_that_exist() {
+    let text = document("ARCHITECTURE.md");
+    let (_, rest) = text.split_once("## Invariants").unwrap();
+    let table = rest.split("\n## ").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<_> = rows.skip(1).collect();
+    for row in &rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let tests = quoted(tests);
+        assert!(!tests.is_empty(), "nothing holds: {row}");
+        assert_tests_exist(row, &tests);
+    }
+    assert!(rows.len() > 5, "the invariants are found");
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in DOCUMENTS {
+        let text = document(name);
+        let paths = text.lines().flat_map(quoted).filter_map(path);
+        let links = links(&text).map(str::to_owned);
+        for path in paths.chain(links) {
+            assert!(
+                root.join(&path).exists(),
+                "{name} names {path}, which is not there"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_map_has_every_module() {
+    let (documented, map) = (document("src/lib.rs"), document("ARCHITECTURE.md"));
+    let modules = LAYERS.iter().zip(1..);
+    for (module, row) in modules.flat_map(|(row, n)| row.iter().map(move |module| (module, n))) {
+        if *module == "main" {
+            continue;
+        }
+        let (short, long) = (
+            format!("//! | {row} | [`{module}`] |"),
+            format!("| {row} | `{module}` |"),
+        );
+        assert!(documented.contains(&short), "src/lib.rs lacks `{short}`");
+        assert!(map.contains(&long), "ARCHITECTURE.md lacks `{long}`");
+    }
+}
+
+#[test]
+fn the_readme_has_every_command() {
+    use clap::CommandFactory as _;
+    let (readme, cli) = (document("README.md"), crate::cli::Cli::command());
+    for command in cli.get_subcommands().filter(|c| !c.is_hide_set()) {
+        let row = format!("| `vpngw {}", command.get_name());
+        assert!(readme.contains(&row), "README.md lacks a row `{row}`");
+    }
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// What stands between backticks on one line.
+fn quoted(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// The path in `./scripts/test quick`, if these words begin with one of ours.
+fn path(words: &str) -> Option<String> {
+    let first = words.split_whitespace().next()?;
+    let path = first.strip_prefix("./").unwrap_or(first);
+    let ours = OURS.iter().any(|start| path.starts_with(start));
+    ours.then(|| path.to_owned())
+}
+
+/// Where links lead that stay in the tree.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://") && !target.starts_with('#'))
+}
+
+fn assert_tests_exist(what: &str, tests: &[&str]) {
+    let mut files = sources("src");
+    files.extend(sources("netns-tests"));
+    files.extend([Source {
+        path: "src/tidy.rs".into(),
+        text: document("src/tidy.rs"),
+    }]);
+    for test in tests {
+        assert!(
+            files.iter().any(|file| file.has_test(test)),
+            "{what}: there is no test `{test}`"
+        );
+    }
+}
+
 struct Source {
     path: PathBuf,
     text: String,
@@ -158,6 +295,19 @@ impl Source {
                     .collect()
             })
             .collect()
+    }
+
+    /// Whether a function of this name stands below `#[test]`.
+    fn has_test(&self, name: &str) -> bool {
+        let mut lines = self.text.lines().map(str::trim_start);
+        let mut marked = false;
+        lines.any(|line| {
+            let found = marked && line.starts_with(&format!("fn {name}("));
+            // Attributes and comments may stand between the two.
+            marked =
+                line == "#[test]" || marked && (line.starts_with("#[") || line.starts_with("//"));
+            found
+        })
     }
 
     fn module_in(&self, names: &[&str]) -> bool {
