@@ -124,6 +124,13 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What no command at all means.
+    pub fn run() -> Self {
+        Self::Run(Run::default())
+    }
+}
+
 /// Where the gateway may run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub struct Run {

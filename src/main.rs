@@ -13,7 +13,6 @@ use vpngw::commands::{
 
 fn main() -> Code {
     // Before anything else: how soon the kill switch is armed counts from here.
-    #[expect(clippy::disallowed_methods, reason = "the start of the process")]
     let begun = Instant::now();
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         // Wrong arguments must not leave a namespace open that was to be closed.
@@ -35,7 +34,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
     let shared = cli.shared;
     let config = shared.config();
     let mut out = io::stdout().lock();
-    match cli.command.unwrap_or(Command::Run(cli::Run::default())) {
+    match cli.command.unwrap_or_else(Command::run) {
         Command::Run(flags) => run::run(config, shared.named_socket(), flags.place(), begun),
         Command::Engine { link_fd } => engine::run(link_fd),
         Command::Status(flags) => status::run(shared.socket(), flags.output()),

@@ -121,8 +121,14 @@ impl Host {
             }
             ToEngine::Refused { .. } => Ok(None),
             ToEngine::Reconfigure(config) => {
-                self.config = *config;
-                Ok(Some(Event::Reconfigured(self.config.peers.clone())))
+                let old = std::mem::replace(&mut self.config, *config);
+                let same = |new: &Config| {
+                    let (old, new) = ((&old.tunnel, &old.peers), (&new.tunnel, &new.peers));
+                    (&old.0.private_key, old.0.listen_port, old.1)
+                        == (&new.0.private_key, new.0.listen_port, new.1)
+                };
+                // What concerns the session has not changed: it goes on.
+                Ok((!same(&self.config)).then(|| Event::Reconfigured(self.config.peers.clone())))
             }
             ToEngine::UplinkChanged => Ok(Some(Event::UplinkChanged)),
             ToEngine::Blocked(reason) => Ok(Some(Event::Blocked(reason))),

@@ -55,7 +55,7 @@ pub enum ToEngine {
         facts: Box<Facts>,
     },
     /// The permission is in force. For `Resolver` and `Endpoint` it carries a UDP socket, marked and
-    /// bound, that reaches `remote` and nothing else.
+    /// with its port, that the rules let reach `remote` and nothing else.
     Granted {
         /// Number of the question.
         id: u64,

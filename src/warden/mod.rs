@@ -161,6 +161,10 @@ async fn reconfigure(namespace: &mut Namespace, child: &mut Child, config: Confi
             child
                 .send(&ToEngine::Reconfigure(Box::new(config)), &[])
                 .await;
+            // It may name another uplink.
+            if namespace.look_again() {
+                child.send(&ToEngine::UplinkChanged, &[]).await;
+            }
         }
         Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
     }

@@ -240,7 +240,7 @@ impl Namespace {
         let old = std::mem::replace(&mut self.config, config);
         if let Err(error) = self.settle() {
             self.config = old;
-            self.open = open.or(self.open.take());
+            self.open = open.or_else(|| self.open.take());
             self.settle_or_block();
             return Err(error.to_string());
         }
