@@ -157,6 +157,7 @@ impl Host {
             Action::Close => {
                 self.granted = None;
                 self.shown.send_replace(UapiState::default());
+                (self.rx, self.tx) = (Rate::default(), Rate::default());
                 self.device.disconnect();
             }
             Action::Block(reason) => self.link.send(&ToWarden::Block(reason), &[]).await?,
