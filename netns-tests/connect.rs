@@ -80,7 +80,7 @@ fn an_endpoint_by_name_is_resolved_before_the_tunnel_opens() {
     );
 }
 
-fn permit_resolver(rules: &mut Rules) {
+pub(crate) fn permit_resolver(rules: &mut Rules) {
     let std::net::SocketAddr::V4(resolver) = at(ROUTER, 53) else {
         unreachable!("IPv4");
     };

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use vpngw::control::api::State;
 
+use crate::connect::permit_resolver;
 use crate::lab::conf::Conf;
 use crate::lab::flood::Flood;
 use crate::lab::server::Swallow;
@@ -118,5 +119,29 @@ fn the_next_server_is_tried_when_one_falls_silent() {
         s.state == State::Connected && s.endpoint == Some(lab.servers[1].endpoint)
     });
     assert_inside(&lab.ns, 2);
+    lab.sensor.verdict();
+}
+
+/// A server that moved is found by its name: it is looked up again, through the same narrow permission.
+#[test]
+fn a_silent_servers_name_is_looked_up_again() {
+    let lab = Lab::new();
+    let mut conf = lab.conf();
+    conf.peers[0].endpoint = "vpn.test:51820".into();
+    lab.sensor.permit(permit_resolver);
+    let gateway = lab.connect(&conf);
+    let asked = lab.router.visits().len();
+    assert!(asked > 0);
+    lab.sensor.permit(|rules| rules.resolver_again = true);
+    lab.servers[0].swallow(Swallow::Everything);
+    let _flood = Flood::start(&lab.ns);
+    wait("the name is asked for again", PATIENCE, || {
+        (lab.router.visits().len() > asked).then_some(())
+    });
+    lab.servers[0].swallow(Swallow::Nothing);
+    gateway.wait_for("it is connected again", PATIENCE, |s| {
+        s.state == State::Connected
+    });
+    assert_inside(&lab.ns, 1);
     lab.sensor.verdict();
 }

@@ -22,6 +22,8 @@ pub struct Rules {
     pub lan: Vec<LanFlow>,
     /// The resolver asked for the endpoint's address.
     pub resolver: Option<SocketAddrV4>,
+    /// Whether it may be asked again once the tunnel was open: the server has gone silent.
+    pub resolver_again: bool,
 }
 
 /// A flow that a test declares. `None` is any port.

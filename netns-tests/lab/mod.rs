@@ -109,6 +109,7 @@ impl Lab {
             endpoints: Vec::new(),
             lan: Vec::new(),
             resolver: None,
+            resolver_again: false,
         };
         Self {
             sensor: Sensor::start(&ns, rules),

@@ -202,7 +202,7 @@ impl State {
             Class::WireGuard(message) => self.wireguard(frame.at, message),
             Class::Arp => self.tally.arp += 1,
             Class::Lan => self.tally.lan += 1,
-            Class::Resolver if self.resolver_closed => {
+            Class::Resolver if self.resolver_closed && !self.rules.resolver_again => {
                 self.leak(frame, "a question to the resolver after the tunnel opened");
             }
             Class::Resolver => self.tally.resolver += 1,
