@@ -29,4 +29,5 @@ mod rekey;
 mod reload;
 mod start;
 mod status;
+mod storm;
 mod uplink;
