@@ -16,7 +16,7 @@ use super::wire::{Wire, frame, udp};
 use super::{Ns, ip, name, policy, sh};
 
 /// Long enough for anything on one machine.
-const SOON: Duration = Duration::from_millis(150);
+const SOON: Duration = Duration::from_millis(500);
 
 /// The first bytes of a WireGuard handshake initiation.
 const INITIATION: [u8; 8] = [1, 0, 0, 0, 9, 9, 9, 9];
@@ -84,12 +84,27 @@ impl Lab {
 }
 
 fn socket(local: &str, mark: Option<Fwmark>) -> UdpSocket {
-    let socket = UdpSocket::bind(local).unwrap();
+    let socket = bound(local);
     socket.set_read_timeout(Some(SOON)).unwrap();
     if let Some(mark) = mark {
         SockRef::from(&socket).set_mark(mark.0).unwrap();
     }
     socket
+}
+
+/// The port may be held a moment longer than its socket: a test beside this one that starts a program has
+/// a copy of every descriptor from fork to exec.
+fn bound(address: &str) -> UdpSocket {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match UdpSocket::bind(address) {
+            Ok(socket) => return socket,
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("{address}: {error}"),
+        }
+    }
 }
 
 fn send(local: &str, mark: Option<Fwmark>, payload: &[u8], remote: &str) -> io::Result<usize> {
