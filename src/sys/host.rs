@@ -14,6 +14,9 @@ const FIRST: u64 = 0xefff_fff9;
 /// Inode of the first user namespace (`PROC_USER_INIT_INO`, linux/proc_ns.h).
 const FIRST_USER: u64 = 0xefff_fffd;
 
+/// Where named network namespaces are (ip-netns(8)).
+const NAMES: &str = "/run/netns";
+
 /// Files that container engines put into a container.
 const CONTAINER: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 
@@ -27,6 +30,8 @@ struct Evidence {
     ours: Option<u64>,
     /// Those of our ancestors that can be read, the nearest first.
     ancestors: Vec<u64>,
+    /// Whether it has a name, as `ip netns add` gives it: somebody made it.
+    named: bool,
     /// Whether we live in a user namespace of our own: then we have no power over the machine's.
     rootless: bool,
     /// Whether we are the first process of a PID namespace: what a container was started for.
@@ -41,6 +46,7 @@ pub fn may_be_own_namespace() -> bool {
     let in_container = || CONTAINER.iter().any(|path| Path::new(path).exists());
     may_be_own(&Evidence {
         ours: namespace("self", "net"),
+        named: is_named(namespace("self", "net")),
         rootless: namespace("self", "user").is_some_and(|user| user != FIRST_USER),
         ancestors: ancestors(parent),
         first_process: getpid() == Pid::INIT,
@@ -48,12 +54,13 @@ pub fn may_be_own_namespace() -> bool {
     })
 }
 
-/// A namespace was made for us where somebody who started us lives in another one, or where a container
-/// was started for us.
+/// A namespace was made for us where somebody named it, where one who started us lives in another one, or
+/// where a container was started for us.
 fn may_be_own(evidence: &Evidence) -> bool {
     let Evidence {
         ours,
         ancestors,
+        named,
         rootless,
         first_process,
         under_init,
@@ -65,7 +72,7 @@ fn may_be_own(evidence: &Evidence) -> bool {
         Some(FIRST) => true,
         Some(ours) => {
             let entered = ancestors.iter().any(|other| other != ours);
-            !(entered || *first_process || *under_init)
+            !(entered || *named || *first_process || *under_init)
         }
         None => !(*first_process || *under_init),
     }
@@ -80,6 +87,12 @@ fn ancestors(mut pid: Option<Pid>) -> Vec<u64> {
         pid = parent(&number);
     }
     found
+}
+
+fn is_named(ours: Option<u64>) -> bool {
+    let names = fs::read_dir(NAMES).into_iter().flatten().flatten();
+    let inode = |entry: fs::DirEntry| stat(entry.path()).ok().map(|stat| stat.st_ino);
+    ours.is_some() && names.map(inode).any(|named| named == ours)
 }
 
 fn namespace(process: &str, kind: &str) -> Option<u64> {
@@ -103,6 +116,7 @@ mod tests {
         Evidence {
             ours: Some(7),
             ancestors: vec![7, 7],
+            named: false,
             rootless: false,
             first_process: false,
             under_init: false,
@@ -119,6 +133,14 @@ mod tests {
         let ancestors = vec![7, 3];
         assert!(!may_be_own(&Evidence {
             ancestors,
+            ..evidence()
+        }));
+    }
+
+    #[test]
+    fn a_namespace_that_has_a_name_was_made_by_somebody() {
+        assert!(!may_be_own(&Evidence {
+            named: true,
             ..evidence()
         }));
     }
@@ -148,6 +170,7 @@ mod tests {
         let all = Evidence {
             ours: Some(FIRST),
             ancestors: vec![3],
+            named: true,
             rootless: false,
             first_process: true,
             under_init: true,
