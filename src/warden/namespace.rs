@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::ledger::Ledger;
 use super::permit::{self, Way};
@@ -370,10 +370,18 @@ impl Namespace {
     }
 
     fn set_sysctls(&mut self) {
+        let mut refused = 0;
         for (sysctl, outcome) in sysctl::apply(&self.plan().sysctls) {
             if let sysctl::Outcome::Refused(why) = outcome {
-                info!(%sysctl, why, "not set; the rules hold without it");
+                debug!(%sysctl, why, "not set");
+                refused += 1;
             }
+        }
+        if refused > 0 {
+            info!(
+                refused,
+                "kernel parameters could not be set; the rules hold without them"
+            );
         }
         let off = sysctl::ipv6_is_off();
         self.facts.ipv6 = if off {
