@@ -103,3 +103,24 @@ fn policy_rules_that_are_taken_away_come_back() {
     }
     ends_well(&lab, &gateway);
 }
+
+#[test]
+fn tables_that_are_flushed_come_back() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let rules = || lab.app("nft -s list ruleset");
+    let before = rules();
+    for change in [
+        "nft flush ruleset",
+        "nft delete table inet vpngw",
+        "nft delete chain netdev vpngw egress",
+        "nft add rule inet vpngw output accept",
+        "nft insert rule inet vpngw input accept",
+    ] {
+        lab.app(change);
+        wait(change, Duration::from_secs(2), || {
+            (rules() == before).then_some(())
+        });
+    }
+    ends_well(&lab, &gateway);
+}
