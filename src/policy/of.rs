@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 
-use super::verdict::{DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS, METADATA, MULTICAST, masked};
+use super::verdict::{DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS};
 use super::{Hole, Policy, TunnelPolicy, UplinkPolicy};
 use crate::config::{Config, Inbound, Outbound};
+use crate::net::networks::{METADATA, MULTICAST, masked};
 use crate::net::{IfName, Port, Uplink};
 
 /// The UDP flows of our own that are open now. `Default` is none.
