@@ -28,13 +28,7 @@ impl Policy {
     /// A permission that would open more than it says: an endpoint inside a LAN exception or the
     /// tunnel, an exception that overlaps the tunnel, an address that is no single host.
     pub fn of(config: &Config, uplink: &Uplink, holes: Holes) -> Result<Self, PolicyError> {
-        let tunnel = TunnelPolicy {
-            device: config.tunnel.device.clone(),
-            addresses: config.tunnel.addresses.clone(),
-            dns: config.tunnel.dns.clone(),
-            private: config.tunnel.private.clone(),
-            forward: config.forward.clone(),
-        };
+        let tunnel = TunnelPolicy::of(config);
         check_uplink(uplink, &tunnel)?;
         if let Some(hole) = &holes.endpoint {
             check_endpoint(hole, uplink, &tunnel, config)?;
@@ -65,13 +59,19 @@ impl Policy {
     pub fn without_uplink(config: &Config) -> Self {
         Self {
             uplink: None,
-            tunnel: Some(TunnelPolicy {
-                device: config.tunnel.device.clone(),
-                addresses: config.tunnel.addresses.clone(),
-                dns: config.tunnel.dns.clone(),
-                private: config.tunnel.private.clone(),
-                forward: config.forward.clone(),
-            }),
+            tunnel: Some(TunnelPolicy::of(config)),
+        }
+    }
+}
+
+impl TunnelPolicy {
+    fn of(config: &Config) -> Self {
+        Self {
+            device: config.tunnel.device.clone(),
+            addresses: config.tunnel.addresses.clone(),
+            dns: config.tunnel.dns.clone(),
+            private: config.tunnel.private.clone(),
+            forward: config.forward.clone(),
         }
     }
 }
