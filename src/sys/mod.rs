@@ -17,4 +17,5 @@ pub mod rtnl;
 pub mod socket;
 pub mod sysctl;
 pub mod tun;
+pub mod veth;
 pub mod watch;

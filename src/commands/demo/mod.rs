@@ -4,7 +4,6 @@ mod acts;
 mod client;
 mod gateway;
 mod internet;
-mod links;
 mod probe;
 mod report;
 mod screen;
