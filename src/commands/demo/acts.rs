@@ -10,6 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::Verdict;
 use super::client::Download;
+use super::expected::Expected;
 use super::gateway::{self, Gateway};
 use super::internet;
 use super::probe::{self, Canary, Outcome, Probe};
@@ -19,7 +20,6 @@ use super::sensor::Sensor;
 use super::server::{Keys, Server};
 use super::shell;
 use super::stage::{self, Stage};
-use crate::leak::expected::Expected;
 
 /// How long the transfer is shown before anything happens to it.
 const TRANSFER: Duration = Duration::from_secs(5);

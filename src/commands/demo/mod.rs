@@ -2,6 +2,7 @@
 
 mod acts;
 mod client;
+mod expected;
 mod gateway;
 mod internet;
 mod probe;
