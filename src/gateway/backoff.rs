@@ -34,21 +34,21 @@ fn spread(duration: Duration, jitter: Jitter) -> Duration {
 
 /// A number in 0..1 that spreads attempts of many gateways over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Jitter(f64);
+pub(super) struct Jitter(f64);
 
-/// A source of [`Jitter`], seeded from outside: xorshift64 (Marsaglia, 2003). Not for secrets.
+/// A source of jitter, seeded from outside: xorshift64 (Marsaglia, 2003). Not for secrets.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
     /// Starts from any seed.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         // Zero is the one state that xorshift never leaves.
         Self(seed.max(1))
     }
 
     /// The next number.
-    pub fn roll(&mut self) -> Jitter {
+    pub(super) fn roll(&mut self) -> Jitter {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

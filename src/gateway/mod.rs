@@ -13,7 +13,8 @@ mod event;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
-pub use backoff::{Dice, FIRST, LONGEST};
+use backoff::Dice;
+pub use backoff::{FIRST, LONGEST};
 pub use event::{Action, BlockReason, Command, Event};
 
 use crate::config::{Host, Peer};
