@@ -152,7 +152,7 @@ pub fn set_up(name: &IfName) -> Result<(), RtnlError> {
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn set_down(name: &IfName) -> Result<(), RtnlError> {
+fn set_down(name: &IfName) -> Result<(), RtnlError> {
     let message = flags(index(name)?, LinkFlags::empty());
     set(message, &format!("ip link set dev {name} down"))
 }
