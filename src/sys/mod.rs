@@ -1,4 +1,4 @@
-//! The kernel: one file for each of its objects. The only user of netlink, ioctl and /proc.
+//! The kernel: one file for each of its objects. The only user of netlink and of AF_PACKET.
 
 pub mod async_fd;
 pub mod capture;
