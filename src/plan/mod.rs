@@ -175,11 +175,7 @@ mod tests {
     use std::net::SocketAddrV4;
 
     use super::*;
-    use crate::config::example;
-
-    pub(super) fn config() -> Config {
-        example::config()
-    }
+    pub(super) use crate::config::example::config;
 
     pub(super) fn uplink() -> Uplink {
         Uplink {
