@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
+pub mod networks;
+
 /// The name of a network device: 1 to 15 bytes, no slash, no white space (`IFNAMSIZ`, linux/if.h;
 /// `dev_valid_name`, net/core/dev.c).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod preview;
 pub mod run;
 pub mod status;
+mod units;
 
 /// Runs a future on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {

@@ -13,9 +13,8 @@ use crate::control::client;
 
 mod render;
 mod screen;
-mod units;
 
-pub use render::{Style, render};
+use render::{Style, render};
 use screen::Screen;
 
 /// The form of the answer.

@@ -11,6 +11,7 @@ use super::place::At;
 use super::resolve::DEVICE;
 use super::tunnel::{PeerDraft, WgQuick};
 use crate::net::IfName;
+use crate::net::networks::PRIVATE;
 
 /// Notes every contradiction.
 pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
@@ -20,28 +21,6 @@ pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
     alternatives(&tunnel.peers, notes);
     resolvers(tunnel, notes);
     lan::check(layer, tunnel, notes);
-}
-
-/// Whether a network holds every address of another.
-pub(super) fn holds(outer: Ipv4Network, inner: Ipv4Network) -> bool {
-    outer.prefix() <= inner.prefix() && outer.contains(inner.network())
-}
-
-/// The private networks of the Internet (RFC 1918) and of carriers (RFC 6598).
-pub(super) const PRIVATE: [(Ipv4Addr, u8); 4] = [
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-];
-
-/// Whether one of `networks` holds all of `network`.
-pub(super) fn is_in(networks: &[(Ipv4Addr, u8)], network: Ipv4Network) -> bool {
-    let outer = |(first, prefix): &(Ipv4Addr, u8)| Ipv4Network::new(*first, *prefix).ok();
-    networks
-        .iter()
-        .filter_map(outer)
-        .any(|outer| holds(outer, network))
 }
 
 fn devices(layer: &Layer, notes: &mut Notes) {
@@ -75,7 +54,7 @@ fn devices(layer: &Layer, notes: &mut Notes) {
 
 fn private(layer: &Layer, notes: &mut Notes) {
     for at in layer.private.iter().flat_map(|list| &list.value) {
-        if !is_in(&PRIVATE, at.value) {
+        if !PRIVATE.iter().any(|net| at.value.is_subnet_of(*net)) {
             let wrong = format!("`{}` is not private", at.value);
             let right = "name networks in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or \
                 100.64.0.0/10; public ones go through the tunnel anyway";

@@ -5,14 +5,11 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 
 use super::Host;
-use super::check::{PRIVATE, holds, is_in};
 use super::diagnostic::{Notes, Problem};
 use super::layer::Layer;
 use super::place::{At, Place};
 use super::tunnel::WgQuick;
-
-/// IPv4 link-local (RFC 3927).
-const LINK_LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::new(169, 254, 0, 0), 16);
+use crate::net::networks::{LINK_LOCAL, PRIVATE};
 
 /// Where clouds tell a machine its credentials: most of them, and Alibaba.
 const METADATA: [Ipv4Addr; 2] = [
@@ -71,6 +68,8 @@ fn is_local(network: Ipv4Network, place: &Place, notes: &mut Notes) -> bool {
     let metadata = METADATA
         .into_iter()
         .find(|address| network.contains(*address));
+    let mut allowed = PRIVATE.iter().chain([&LINK_LOCAL]);
+    let private = allowed.any(|net| network.is_subnet_of(*net));
     let problem = match metadata {
         _ if network.prefix() < 8 => {
             let wrong = format!("`{shown}` is wider than any private network, and would leak");
@@ -82,9 +81,7 @@ fn is_local(network: Ipv4Network, place: &Place, notes: &mut Notes) -> bool {
         _ if network.ip().is_broadcast() => {
             Problem::new(format!("`{shown}` is broadcast, which is refused"), RIGHT)
         }
-        _ if !is_in(&PRIVATE, network) && !is_in(&[LINK_LOCAL], network) => {
-            Problem::new(format!("`{shown}` is not on a private network"), RIGHT)
-        }
+        _ if !private => Problem::new(format!("`{shown}` is not on a private network"), RIGHT),
         Some(address) if network.prefix() == 32 => {
             let wrong = format!("`{address}` is a cloud's metadata address, which is refused");
             Problem::new(wrong, "remove the exception")
@@ -103,7 +100,7 @@ fn is_local(network: Ipv4Network, place: &Place, notes: &mut Notes) -> bool {
 /// A destination is reached through the tunnel or on the LAN, never both.
 fn overlaps(lan: Ipv4Network, place: &Place, layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
     let mut clash = |other: Ipv4Network, what: &str, at: &Place| {
-        if holds(lan, other) || holds(other, lan) {
+        if lan.overlaps(other) {
             let (lan, other) = (shown(lan), shown(other));
             let wrong = format!("`{lan}` overlaps {what} `{other}` ({})", at.origin());
             let right = "name a smaller network, or the single hosts that are meant";

@@ -85,7 +85,7 @@ pub struct Tunnel {
     pub private_key: Secret,
     /// Source port of our UDP socket; `None` picks one at random.
     pub listen_port: Option<u16>,
-    /// Mark of our UDP socket; `None` picks one.
+    /// Mark of our UDP socket; `None` is [`Fwmark::DEFAULT`](crate::net::Fwmark::DEFAULT).
     pub fwmark: Option<u32>,
 }
 

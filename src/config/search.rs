@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Places of vpngw.toml, in order.
-pub const CONFIG: [&str; 2] = ["/config/vpngw.toml", "/etc/vpngw/vpngw.toml"];
+const CONFIG: [&str; 2] = ["/config/vpngw.toml", "/etc/vpngw/vpngw.toml"];
 
 /// Places of a lone wg-quick file, in order, each with the images and tools that put it there.
 /// linuxserver/wireguard: the first two. gluetun: the next two. wg-quick(8): the last.

@@ -11,6 +11,7 @@ use super::field::Field;
 use super::place::{At, Place, quiet};
 use super::value::{self, Family, Parsed};
 use super::{Endpoint, PublicKey, Secret};
+use crate::net::networks::masked;
 
 /// A tunnel as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -323,10 +324,6 @@ fn valid_address(at: &At<Ipv4Network>, notes: &mut Notes) -> bool {
     };
     notes.error(&at.place, problem);
     false
-}
-
-fn masked(network: Ipv4Network) -> Ipv4Network {
-    Ipv4Network::new_checked(network.network(), network.prefix()).unwrap_or(network)
 }
 
 fn warn_table(text: &str, place: &Place, notes: &mut Notes) {

@@ -40,7 +40,7 @@ pub fn parse(path: &Path, text: &str) -> Parsed {
 }
 
 /// Whether a text is a wg-quick file rather than TOML: its first line that is not a comment says so.
-pub fn looks_like(text: &str) -> bool {
+pub(super) fn looks_like(text: &str) -> bool {
     let mut lines = lines(text).map(|line| line.code);
     let first = lines.find(|code| !code.is_empty()).unwrap_or_default();
     Header::of(first).is_some_and(|header| header != Header::Unknown)

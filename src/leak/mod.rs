@@ -1,6 +1,5 @@
 //! What left by the uplink, seen from outside the rules.
 
-pub mod expected;
 pub mod filter;
 pub mod frame;
 mod permitted;

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::route::{self, Kind, MAIN, PROTOCOL, Route, Rule};
+use super::route::{Kind, MAIN, PROTOCOL, Route, Rule};
 use super::{MARKED, MEMORY, PRIORITY, Plan};
-use crate::net::Uplink;
+use crate::net::{Uplink, networks};
 
 /// One step, in the order it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,13 +130,7 @@ fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
 
 /// The default route as a person would write it, for `vpngw cleanup` to give back.
 fn to_router(uplink: &Uplink) -> Option<Route> {
-    let route = Route::by_router(
-        MEMORY,
-        route::default(),
-        uplink.gateway?,
-        &uplink.device,
-        None,
-    );
+    let route = Route::by_router(MEMORY, networks::ALL, uplink.gateway?, &uplink.device, None);
     Some(Route {
         protocol: STATIC,
         ..route
@@ -192,7 +186,7 @@ mod tests {
                 protocol: 3,
                 ..Route::by_router(
                     MAIN,
-                    route::default(),
+                    networks::ALL,
                     uplink.gateway.unwrap(),
                     &uplink.device,
                     None,
@@ -200,7 +194,12 @@ mod tests {
             },
             Route {
                 protocol: 2,
-                ..Route::on_link(MAIN, route::masked(uplink.address), &uplink.device, source)
+                ..Route::on_link(
+                    MAIN,
+                    networks::masked(uplink.address),
+                    &uplink.device,
+                    source,
+                )
             },
         ]
     }

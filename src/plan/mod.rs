@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 
 use crate::config::Config;
-use crate::net::{Fwmark, IfName, Uplink};
+use crate::net::{Fwmark, IfName, Uplink, networks};
 use crate::policy::Hole;
 
 mod diff;
@@ -105,7 +105,7 @@ impl Plan {
 /// All that has no better route goes into the tunnel, and nowhere when the tunnel is gone.
 fn tunnel_routes(device: &IfName) -> Vec<Route> {
     vec![
-        Route::on_link(MAIN, route::default(), device, None),
+        Route::on_link(MAIN, networks::ALL, device, None),
         Route::unreachable(MAIN, LAST),
     ]
 }
@@ -121,13 +121,13 @@ fn lan_routes(config: &Config, uplink: &Uplink) -> Vec<Route> {
     let inbound = config.lan.inbound.iter().map(|exception| exception.from);
     let outbound = config.lan.outbound.iter().map(|exception| exception.to);
     for network in inbound.chain(outbound.map(Ipv4Network::from)) {
-        let network = route::masked(network);
+        let network = networks::masked(network);
         // Never a default route by the uplink, whatever the configuration says.
         if network.prefix() == 0 {
             continue;
         }
         routes.push(toward(uplink, MAIN, network));
-        let link = route::masked(uplink.address);
+        let link = networks::masked(uplink.address);
         if link != network && link.is_subnet_of(network) {
             routes.push(toward(uplink, MAIN, link));
         }
@@ -148,7 +148,7 @@ fn marked_routes(uplink: &Uplink, hole: Option<&Hole>) -> Vec<Route> {
 /// By the router, or directly where the destination is on the link.
 fn toward(uplink: &Uplink, table: u32, destination: Ipv4Network) -> Route {
     let source = Some(uplink.address.ip());
-    let on_link = destination.is_subnet_of(route::masked(uplink.address))
+    let on_link = destination.is_subnet_of(networks::masked(uplink.address))
         || uplink
             .gateway
             .is_some_and(|gateway| destination == gateway.into());
@@ -175,11 +175,7 @@ mod tests {
     use std::net::SocketAddrV4;
 
     use super::*;
-    use crate::config::example;
-
-    pub(super) fn config() -> Config {
-        example::config()
-    }
+    pub(super) use crate::config::example::config;
 
     pub(super) fn uplink() -> Uplink {
         Uplink {

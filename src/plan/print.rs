@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{MEMORY, Plan, Tunnel, route};
-use crate::net::Uplink;
+use super::{MEMORY, Plan, Tunnel};
+use crate::net::{Uplink, networks};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +55,7 @@ fn print_uplink(f: &mut fmt::Formatter<'_>, uplink: &Uplink) -> fmt::Result {
         "\n# the uplink; its routes, these and others there may be, leave the main table"
     )?;
     writeln!(f, "# table {MEMORY} remembers them: no rule leads there")?;
-    let link = route::masked(*address);
+    let link = networks::masked(*address);
     let on_link = format!("{link} dev {device} scope link src {}", address.ip());
     let by_router = gateway.map(|gateway| format!("default via {gateway} dev {device}"));
     for route in by_router.iter().chain([&on_link]) {

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnetwork::Ipv4Network;
 
 use super::MARKED;
-use crate::net::{Fwmark, IfName, Transport};
+use crate::net::{Fwmark, IfName, Transport, networks};
 use crate::policy::Hole;
 
 /// The main table (`RT_TABLE_MAIN`, linux/rtnetlink.h).
@@ -106,7 +106,7 @@ impl Route {
         Self {
             table,
             kind: Kind::Unreachable,
-            destination: default(),
+            destination: networks::ALL,
             gateway: None,
             device: None,
             source: None,
@@ -122,21 +122,6 @@ impl Route {
         (self.table, self.destination, self.metric)
             == (other.table, other.destination, other.metric)
     }
-}
-
-/// `0.0.0.0/0`
-pub(super) fn default() -> Ipv4Network {
-    masked_to(Ipv4Addr::UNSPECIFIED, 0)
-}
-
-/// The network without host bits.
-pub(super) fn masked(network: Ipv4Network) -> Ipv4Network {
-    masked_to(network.network(), network.prefix())
-}
-
-fn masked_to(address: Ipv4Addr, prefix: u8) -> Ipv4Network {
-    // Only a prefix over 32 is refused, and both callers have one that was accepted before.
-    Ipv4Network::new(address, prefix).unwrap_or_else(|_| address.into())
 }
 
 impl fmt::Display for Route {

@@ -104,14 +104,14 @@ fn address(
 mod tests {
     use super::super::tests::uplink;
     use super::*;
-    use crate::plan::route;
+    use crate::net::networks;
 
     fn default(table: u32, device: &str, metric: u32) -> Route {
         Route {
             metric,
             ..Route::by_router(
                 table,
-                route::default(),
+                networks::ALL,
                 "172.30.0.1".parse().unwrap(),
                 &device.parse().unwrap(),
                 None,

@@ -99,16 +99,6 @@ impl Protocol {
         }
     }
 
-    /// The number in the IP header (IANA protocol numbers).
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp { .. } => 6,
-            Self::Udp { .. } => 17,
-            Self::Icmp => 1,
-            Self::Other(number) => number,
-        }
-    }
-
     /// Whether it is UDP whose payload begins like a WireGuard message.
     pub fn wireguard(self) -> bool {
         matches!(

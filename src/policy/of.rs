@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 
-use super::verdict::{DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS, METADATA, MULTICAST, masked};
+use super::verdict::{DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS};
 use super::{Hole, Policy, TunnelPolicy, UplinkPolicy};
 use crate::config::{Config, Inbound, Outbound};
+use crate::net::networks::{METADATA, MULTICAST, masked};
 use crate::net::{IfName, Port, Uplink};
 
 /// The UDP flows of our own that are open now. `Default` is none.
@@ -27,13 +28,7 @@ impl Policy {
     /// A permission that would open more than it says: an endpoint inside a LAN exception or the
     /// tunnel, an exception that overlaps the tunnel, an address that is no single host.
     pub fn of(config: &Config, uplink: &Uplink, holes: Holes) -> Result<Self, PolicyError> {
-        let tunnel = TunnelPolicy {
-            device: config.tunnel.device.clone(),
-            addresses: config.tunnel.addresses.clone(),
-            dns: config.tunnel.dns.clone(),
-            private: config.tunnel.private.clone(),
-            forward: config.forward.clone(),
-        };
+        let tunnel = TunnelPolicy::of(config);
         check_uplink(uplink, &tunnel)?;
         if let Some(hole) = &holes.endpoint {
             check_endpoint(hole, uplink, &tunnel, config)?;
@@ -64,13 +59,19 @@ impl Policy {
     pub fn without_uplink(config: &Config) -> Self {
         Self {
             uplink: None,
-            tunnel: Some(TunnelPolicy {
-                device: config.tunnel.device.clone(),
-                addresses: config.tunnel.addresses.clone(),
-                dns: config.tunnel.dns.clone(),
-                private: config.tunnel.private.clone(),
-                forward: config.forward.clone(),
-            }),
+            tunnel: Some(TunnelPolicy::of(config)),
+        }
+    }
+}
+
+impl TunnelPolicy {
+    fn of(config: &Config) -> Self {
+        Self {
+            device: config.tunnel.device.clone(),
+            addresses: config.tunnel.addresses.clone(),
+            dns: config.tunnel.dns.clone(),
+            private: config.tunnel.private.clone(),
+            forward: config.forward.clone(),
         }
     }
 }

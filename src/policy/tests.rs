@@ -3,46 +3,18 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::config::{
-    Config, Endpoint, Host, Lan, Log, LogFormat, LogLevel, Offload, Peer, PublicKey, Secret, Tunnel,
-};
+use crate::config::{Config, Lan, example};
 use crate::net::Uplink;
 
+/// A tunnel with a wide prefix of its own, a private network behind it and a forwarded port.
 fn config() -> Config {
-    Config {
-        tunnel: Tunnel {
-            device: "tun0".parse().unwrap(),
-            addresses: vec!["10.64.0.2/16".parse().unwrap()],
-            mtu: 1420,
-            dns: vec!["10.66.0.1".parse().unwrap()],
-            private: vec!["10.99.0.0/24".parse().unwrap()],
-            offload: Offload::Auto,
-            private_key: Secret::new([1; 32]),
-            listen_port: None,
-            fwmark: None,
-        },
-        peers: vec![Peer {
-            name: None,
-            public_key: PublicKey([2; 32]),
-            preshared_key: None,
-            endpoint: Endpoint {
-                host: Host::Address("198.51.100.10".parse().unwrap()),
-                port: 51820,
-            },
-            keepalive: None,
-            allowed_ips: vec!["0.0.0.0/0".parse().unwrap()],
-        }],
-        uplink: None,
-        resolver: None,
-        lan: Lan::default(),
-        forward: vec![6881],
-        metrics: None,
-        control: "/run/vpngw/vpngw.sock".into(),
-        log: Log {
-            level: LogLevel::Info,
-            format: LogFormat::Text,
-        },
-    }
+    let mut config = example::config();
+    config.tunnel.addresses = vec!["10.64.0.2/16".parse().unwrap()];
+    config.tunnel.dns = vec!["10.66.0.1".parse().unwrap()];
+    config.tunnel.private = vec!["10.99.0.0/24".parse().unwrap()];
+    config.lan = Lan::default();
+    config.forward = vec![6881];
+    config
 }
 
 fn uplink() -> Uplink {

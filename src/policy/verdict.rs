@@ -9,35 +9,10 @@ use ipnetwork::Ipv4Network;
 
 use super::{DeviceKind, Direction, Flow, Hole, Policy, TunnelPolicy, UplinkPolicy};
 use crate::net::Transport;
+use crate::net::networks::{LOOPBACK, METADATA, MULTICAST, NOT_GLOBAL, masked};
 
 /// Docker's resolver: answers on loopback, asks from outside the namespace.
 pub const DOCKER_RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
-
-/// Multicast (224.0.0.0/4), reserved (240.0.0.0/4) and limited broadcast (255.255.255.255): RFC 5771,
-/// RFC 1112 section 4, RFC 919.
-pub const MULTICAST: Ipv4Network = network([224, 0, 0, 0], 3);
-
-/// Addresses where clouds answer with credentials: AWS, GCP, Azure, OpenStack; AWS ECS tasks; Alibaba;
-/// Oracle; Azure's WireServer.
-pub const METADATA: [Ipv4Network; 5] = [
-    network([169, 254, 169, 254], 32),
-    network([169, 254, 170, 2], 32),
-    network([100, 100, 100, 200], 32),
-    network([192, 0, 0, 192], 32),
-    network([168, 63, 129, 16], 32),
-];
-
-/// Destinations that mean another host to everybody who reads them (RFC 6890): told to a VPN provider
-/// only if configured.
-pub const PRIVATE: [Ipv4Network; 7] = [
-    network([0, 0, 0, 0], 8),
-    network([10, 0, 0, 0], 8),
-    network([100, 64, 0, 0], 10),
-    network([127, 0, 0, 0], 8),
-    network([169, 254, 0, 0], 16),
-    network([172, 16, 0, 0], 12),
-    network([192, 168, 0, 0], 16),
-];
 
 /// DNS and DNS over TLS or QUIC (RFC 1035, RFC 7858, RFC 9250).
 pub const DNS_PORTS: [u16; 2] = [53, 853];
@@ -257,7 +232,10 @@ fn output(policy: &Policy, packet: &Packet<'_>) -> Verdict {
         if ours(tunnel) && permitted(tunnel).any(|net| net.contains(packet.destination)) {
             return accept(Reason::Tunnel);
         }
-        if PRIVATE.iter().any(|net| net.contains(packet.destination)) {
+        if NOT_GLOBAL
+            .iter()
+            .any(|net| net.contains(packet.destination))
+        {
             return refuse(Reason::Private);
         }
         if ours(tunnel) {
@@ -355,7 +333,7 @@ pub fn permitted(tunnel: &TunnelPolicy) -> impl Iterator<Item = Ipv4Network> {
 /// Sources that no host behind the tunnel can have: loopback, multicast, our own addresses, and
 /// those that LAN exceptions speak of.
 pub fn impossible_sources(policy: &Policy) -> Vec<Ipv4Network> {
-    let mut found = vec![network([127, 0, 0, 0], 8), MULTICAST];
+    let mut found = vec![LOOPBACK, MULTICAST];
     if let Some(tunnel) = &policy.tunnel {
         found.extend(tunnel.addresses.iter().map(|a| Ipv4Network::from(a.ip())));
     }
@@ -420,18 +398,5 @@ impl Packet<'_> {
         }
         let mut impossible = impossible_sources(policy).into_iter();
         impossible.any(|net| net.contains(self.source))
-    }
-}
-
-/// The network with the host bits cleared, as rules are written.
-pub fn masked(net: Ipv4Network) -> Ipv4Network {
-    Ipv4Network::new_checked(net.network(), net.prefix()).unwrap_or(net)
-}
-
-const fn network(octets: [u8; 4], prefix: u8) -> Ipv4Network {
-    let [a, b, c, d] = octets;
-    match Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix) {
-        Some(network) => network,
-        None => panic!("a prefix is at most 32"),
     }
 }

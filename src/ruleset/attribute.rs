@@ -2,7 +2,7 @@
 //! send and a reader for what the kernel prints.
 
 /// Set in the type of an attribute that holds attributes (`NLA_F_NESTED`, linux/netlink.h).
-pub const NESTED: u16 = 1 << 15;
+const NESTED: u16 = 1 << 15;
 
 /// Type bits that are flags (`NLA_TYPE_MASK`).
 const FLAGS: u16 = 0b11 << 14;
@@ -24,7 +24,7 @@ pub fn put_str(buffer: &mut Vec<u8>, kind: u16, text: &str) {
 }
 
 /// Appends a 32-bit number in network order, as nf_tables has its numbers.
-pub fn put_u32(buffer: &mut Vec<u8>, kind: u16, number: u32) {
+pub(super) fn put_u32(buffer: &mut Vec<u8>, kind: u16, number: u32) {
     put(buffer, kind, &number.to_be_bytes());
 }
 

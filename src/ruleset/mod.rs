@@ -23,13 +23,13 @@ pub use eval::Decision;
 pub const TABLE: &str = "vpngw";
 
 /// Group of the packets that `output` refused (NFLOG).
-pub const LOG_OUTPUT: u16 = 5;
+const LOG_OUTPUT: u16 = 5;
 
 /// Group of the frames that `egress` dropped (NFLOG).
-pub const LOG_EGRESS: u16 = 6;
+const LOG_EGRESS: u16 = 6;
 
 /// Bytes of a packet that are logged: IPv4 header with options, TCP header, some payload.
-pub const LOG_BYTES: u32 = 128;
+const LOG_BYTES: u32 = 128;
 
 /// What this kernel has. The least is what the first act of the process may count on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

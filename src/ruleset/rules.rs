@@ -8,10 +8,10 @@ use ipnetwork::Ipv4Network;
 use super::{
     Chain, End, Family, Hook, Kernel, LOG_EGRESS, LOG_OUTPUT, Match, Rule, Ruleset, Table,
 };
+use crate::net::networks::{METADATA, MULTICAST, NOT_GLOBAL, masked};
 use crate::net::{IfName, Transport};
 use crate::policy::verdict::{
-    DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS, METADATA, MULTICAST, PRIVATE, impossible_sources,
-    masked, permitted,
+    DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS, impossible_sources, permitted,
 };
 use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
@@ -346,7 +346,7 @@ fn tunnel_output(tunnel: &TunnelPolicy, kernel: Kernel) -> Vec<Rule> {
             accept(Reason::Tunnel, [start.0, start.1, start.2, to])
         }));
     }
-    rules.extend(PRIVATE.map(|net| {
+    rules.extend(NOT_GLOBAL.map(|net| {
         let device = Match::Out(tunnel.device.clone());
         refuse(Reason::Private, [device, Match::Destination(net)], kernel)
     }));

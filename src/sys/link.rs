@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
@@ -152,7 +152,7 @@ pub fn set_up(name: &IfName) -> Result<(), RtnlError> {
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn set_down(name: &IfName) -> Result<(), RtnlError> {
+fn set_down(name: &IfName) -> Result<(), RtnlError> {
     let message = flags(index(name)?, LinkFlags::empty());
     set(message, &format!("ip link set dev {name} down"))
 }
@@ -258,13 +258,7 @@ fn change_address(
     address: Ipv4Network,
     change: AddressChange,
 ) -> Result<(), RtnlError> {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = address.prefix();
-    message.header.scope = AddressScope::Universe;
-    message.header.index = index;
-    let ip = IpAddr::V4(address.ip());
-    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+    let message = address_message(index, address.into());
     match change {
         AddressChange::Replace => Rtnl::open()?.change(
             RouteNetlinkMessage::NewAddress(message),
@@ -276,6 +270,25 @@ fn change_address(
             0,
             &format!("ip -4 address del {address} dev {device}"),
         ),
+    }
+}
+
+/// An address of this host; both ends are the same, as on any link with neighbours.
+pub(super) fn address_message(index: u32, address: IpNetwork) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.ip());
+    message.header.prefix_len = address.prefix();
+    message.header.scope = AddressScope::Universe;
+    message.header.index = index;
+    let ip = address.ip();
+    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+    message
+}
+
+pub(super) fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The kernel: one file for each of its objects. The only user of netlink, ioctl and /proc.
+//! The kernel: one file for each of its objects. The only user of netlink and of AF_PACKET.
 
 pub mod async_fd;
 pub mod capture;
@@ -17,4 +17,5 @@ pub mod rtnl;
 pub mod socket;
 pub mod sysctl;
 pub mod tun;
+pub mod veth;
 pub mod watch;

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::net::IfName;
 use crate::plan::Sysctl;
 
 /// Where the parameters are. `/proc/sys/net` shows those of the reader's namespace.
@@ -49,20 +48,6 @@ pub fn ipv6_is_off() -> bool {
         path.is_ok_and(|path| outcome(&path, "1") == Outcome::Set)
     };
     entries.into_iter().all(off)
-}
-
-/// The reverse path filter in force on a device: the greater of its own and that of `all`
-/// (`IN_DEV_RPFILTER`, linux/inetdevice.h). 0 off, 1 strict, 2 loose.
-///
-/// # Errors
-/// Where it cannot be read.
-pub fn rp_filter(device: &IfName) -> io::Result<u8> {
-    let of = |scope: &str| {
-        let path = PathBuf::from(ROOT).join(format!("net/ipv4/conf/{scope}/rp_filter"));
-        let text = fs::read_to_string(path)?;
-        text.trim().parse::<u8>().map_err(io::Error::other)
-    };
-    Ok(of("all")?.max(of(device.as_str())?))
 }
 
 fn set(root: &Path, sysctl: &Sysctl) -> Outcome {

@@ -77,8 +77,6 @@ pub struct Tun {
     pub fd: OwnedFd,
     /// Whether a `virtio_net_hdr` stands before each packet.
     pub vnet_hdr: bool,
-    /// Whether the kernel hands over UDP datagrams unsegmented (`TUN_F_USO4`, Linux 6.2), too.
-    pub uso: bool,
 }
 
 /// Creates the device, down and without addresses. With [`Offload::Auto`] it has segmentation offloads
@@ -167,9 +165,9 @@ fn build(name: &IfName, offload: bool) -> Result<Tun, TunError> {
 }
 
 fn own(device: tun_rs::SyncDevice) -> Tun {
-    let (vnet_hdr, uso) = (device.tcp_gso(), device.udp_gso());
+    let vnet_hdr = device.tcp_gso();
     #[expect(unsafe_code, reason = "tun-rs gives the descriptor away as a number")]
     // SAFETY: `into_raw_fd` transfers the ownership of an open descriptor to us.
     let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
-    Tun { fd, vnet_hdr, uso }
+    Tun { fd, vnet_hdr }
 }

@@ -10,16 +10,17 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::Verdict;
 use super::client::Download;
+use super::expected::Expected;
 use super::gateway::{self, Gateway};
 use super::internet;
 use super::probe::{self, Canary, Outcome, Probe};
 use super::report::Summary;
-use super::screen::{Bytes, Count, Rate, Screen, Tone};
+use super::screen::{Bytes, Rate, Screen, Tone};
 use super::sensor::Sensor;
 use super::server::{Keys, Server};
 use super::shell;
 use super::stage::{self, Stage};
-use crate::leak::expected::Expected;
+use crate::commands::units::count;
 
 /// How long the transfer is shown before anything happens to it.
 const TRANSFER: Duration = Duration::from_secs(5);
@@ -215,7 +216,7 @@ impl Demo {
         } else {
             (
                 Tone::Bad,
-                format!("not WireGuard: {}", Count(record.leaked())),
+                format!("not WireGuard: {}", count(record.leaked())),
             )
         };
         self.screen.row("frames on the uplink", tone, &text);

@@ -2,9 +2,9 @@
 
 mod acts;
 mod client;
+mod expected;
 mod gateway;
 mod internet;
-mod links;
 mod probe;
 mod report;
 mod screen;

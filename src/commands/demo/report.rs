@@ -1,8 +1,9 @@
 //! The end of the demo: what the sensor saw, and the verdict.
 
 use super::Verdict;
-use super::screen::{Bytes, Count, Screen, Tone};
+use super::screen::{Bytes, Screen, Tone};
 use super::sensor::Record;
+use crate::commands::units::count;
 use crate::leak::frame::Message;
 
 /// Everything the verdict is made of.
@@ -43,7 +44,7 @@ impl Summary {
     }
 
     fn show_counts(&self, screen: &mut Screen) {
-        let number = |count| format!("{:>10}", Count(count));
+        let number = |number| format!("{:>10}", count(number));
         for (message, count) in &self.record.wireguard {
             let label = match message {
                 Message::Initiation => "WireGuard handshake initiations",
@@ -78,14 +79,14 @@ impl Summary {
         if self.record.leaks.is_empty() {
             "CANNOT TELL  the sensor had no room for some frames: run it again".to_owned()
         } else {
-            let leaked = Count(self.record.leaked());
+            let leaked = count(self.record.leaked());
             format!("LEAKED  frames that are not WireGuard: {leaked}")
         }
     }
 
     fn show_held(&self, screen: &mut Screen) {
         let head = screen.paint(Tone::Good, "HELD");
-        let frames = Count(self.record.frames());
+        let frames = count(self.record.frames());
         screen.say(&format!(
             "{head}  {frames} frames left: WireGuard to the server, ARP for the router."
         ));

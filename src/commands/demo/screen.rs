@@ -173,23 +173,6 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A number in groups of three digits: 1,234,567.
-pub(super) struct Count(pub u64);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        let mut text = String::new();
-        for (at, digit) in digits.chars().enumerate() {
-            if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                text.push(',');
-            }
-            text.push(digit);
-        }
-        f.pad(&text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,7 +183,5 @@ mod tests {
         assert_eq!(Rate(420e6).to_string(), "420 Mbit/s");
         assert_eq!(Rate(2.345e9).to_string(), "2.35 Gbit/s");
         assert_eq!(Bytes(1_234_567_890).to_string(), "1.23 GB");
-        assert_eq!(Count(1_234_567).to_string(), "1,234,567");
-        assert_eq!(Count(12).to_string(), "12");
     }
 }

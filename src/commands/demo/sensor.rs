@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockFilter;
 
+use super::expected::Expected;
 use super::probe::Canary;
-use crate::leak::expected::Expected;
 use crate::leak::frame::{Frame, Message};
 use crate::sys::capture::Capture;
 

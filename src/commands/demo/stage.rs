@@ -20,10 +20,10 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
 };
-use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-use super::links::{End, Links};
-use crate::sys::namespace;
+use crate::net::IfName;
+use crate::sys::veth::{self, End};
+use crate::sys::{link, namespace};
 
 /// The client's address on the uplink.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
@@ -40,6 +40,7 @@ pub(super) const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x77, 1];
 /// Where the demo keeps its files; `/run` is a private tmpfs by then.
 pub(super) const FOLDER: &str = "/run/vpngw-demo";
 
+const LOOPBACK: &str = "lo";
 const ROUTER_END: &str = "lan0";
 const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
@@ -95,46 +96,41 @@ pub(super) fn connect<T: Send>(
             .join()
             .map_err(|_| anyhow!("the internet namespace's thread panicked"))?
     })?;
-    let links = Links::open().context("opening netlink")?;
-    let uplink = index(UPLINK)?;
-    links.set_up(index("lo")?)?;
-    links.set_up(uplink)?;
-    links.add_address(uplink, v4(ADDRESS, 24)?)?;
-    links.add_default_route(uplink, IpAddr::V4(ROUTER))?;
-    let ipv6 = links.add_address(uplink, v6(ADDRESS_V6)?).is_ok()
-        && links
-            .add_default_route(uplink, IpAddr::V6(ROUTER_V6))
-            .is_ok();
+    let uplink = UPLINK.parse()?;
+    link::set_up(&LOOPBACK.parse()?)?;
+    link::set_up(&uplink)?;
+    veth::add_address(&uplink, v4(ADDRESS, 24)?)?;
+    veth::add_default_route(&uplink, IpAddr::V4(ROUTER))?;
+    let ipv6 = veth::add_address(&uplink, v6(ADDRESS_V6)?).is_ok()
+        && veth::add_default_route(&uplink, IpAddr::V6(ROUTER_V6)).is_ok();
     let stage = Stage {
         rootless,
         ipv6,
-        uplink,
+        uplink: link::index(&uplink)?,
     };
     Ok((stage, result))
 }
 
 /// Builds the router's side; returns the index of its end of the cable.
 fn lay_router(app: &File) -> anyhow::Result<u32> {
-    let links = Links::open()?;
+    let (lo, lan) = (LOOPBACK.parse()?, ROUTER_END.parse::<IfName>()?);
     let here = End {
-        name: ROUTER_END,
+        name: lan.clone(),
         mac: ROUTER_MAC,
     };
     let there = End {
-        name: UPLINK,
+        name: UPLINK.parse()?,
         mac: MAC,
     };
-    links
-        .add_veth(&here, &there, app.as_fd())
+    veth::create(&here, &there, app.as_fd())
         .context("making a veth pair: is the kernel module `veth` available? (modprobe veth)")?;
-    let (lo, lan) = (index("lo")?, index(ROUTER_END)?);
-    links.set_up(lo)?;
-    links.add_address(lo, v4(*ENDPOINT.ip(), 32)?)?;
-    links.set_up(lan)?;
-    links.add_address(lan, v4(ROUTER, 24)?)?;
+    link::set_up(&lo)?;
+    veth::add_address(&lo, v4(*ENDPOINT.ip(), 32)?)?;
+    link::set_up(&lan)?;
+    veth::add_address(&lan, v4(ROUTER, 24)?)?;
     // Where the kernel has no IPv6 the client's side finds out, and the demo says so.
-    let _ = links.add_address(lan, v6(ROUTER_V6)?);
-    Ok(lan)
+    let _ = veth::add_address(&lan, v6(ROUTER_V6)?);
+    Ok(link::index(&lan)?)
 }
 
 /// IPv6 on, but without the kernel's own chatter (duplicate address detection, router
@@ -213,11 +209,6 @@ fn private_mounts(rootless: bool) -> anyhow::Result<()> {
         mount_bind(&copy, &target)?;
     }
     Ok(())
-}
-
-fn index(device: &str) -> anyhow::Result<u32> {
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    netdevice::name_to_index(&any, device).with_context(|| format!("looking for device {device}"))
 }
 
 fn v4(address: Ipv4Addr, prefix: u8) -> anyhow::Result<IpNetwork> {

@@ -1,13 +1,13 @@
 //! The page of `vpngw status`: pure, at most 80 columns wide.
 
-use super::units::{bytes, count, duration, rate};
+use crate::commands::units::{bytes, count, duration, rate};
 use crate::config::Offload;
 use crate::control::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Tunnel};
 use crate::gateway::BlockReason;
 
 /// Whether the text may hold colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub(super) enum Style {
     /// Text only.
     Plain,
     /// SGR sequences (ECMA-48, 8.3.117) around words that matter.
@@ -15,7 +15,7 @@ pub enum Style {
 }
 
 /// Says what the gateway is doing, for a person.
-pub fn render(status: &Status, style: Style) -> String {
+pub(super) fn render(status: &Status, style: Style) -> String {
     let mut page = Page {
         text: String::new(),
         style,

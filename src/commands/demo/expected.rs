@@ -1,24 +1,26 @@
-//! What may leave by the uplink; everything else is a leak.
+//! What may leave by the uplink of the stage; everything else is a leak. Narrower than a policy: the only
+//! ARP is between the client and its router, and any port of ours may speak WireGuard, since the gateway
+//! picks one at random.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::frame::Frame;
+use crate::leak::frame::Frame;
 
 /// What a sensor takes for granted on the uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub(super) struct Expected {
     /// The VPN server.
-    pub endpoint: SocketAddrV4,
+    pub(super) endpoint: SocketAddrV4,
     /// Our address on the uplink.
-    pub address: Ipv4Addr,
+    pub(super) address: Ipv4Addr,
     /// The router.
-    pub router: Ipv4Addr,
+    pub(super) router: Ipv4Addr,
 }
 
 impl Expected {
     /// Whether `frame`, sent by the gateway's side, is WireGuard to the endpoint or ARP between us
     /// and the router.
-    pub fn holds(&self, frame: &Frame) -> bool {
+    pub(super) fn holds(&self, frame: &Frame) -> bool {
         match *frame {
             Frame::WireGuard { from, to, .. } => to == self.endpoint && *from.ip() == self.address,
             Frame::Arp { from, to, .. } => from == self.address && to == self.router,
