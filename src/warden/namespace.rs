@@ -290,7 +290,7 @@ impl Namespace {
                 Some(uplink) => info!(device = %uplink.device, "uplink changed"),
                 None => warn!("the uplink is gone"),
             }
-            // Sockets are bound to the device that was.
+            // The hole names the device and the address that were.
             self.open = None;
             self.uplink = seen;
             if self.uplink.is_some() {
