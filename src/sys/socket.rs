@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::net::sockopt;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::Fwmark;
@@ -64,6 +64,10 @@ pub fn udp(mark: Fwmark, port: u16) -> Result<(UdpSocket, u16), SocketError> {
         .map_err(at("create".to_owned()))?;
     let step = format!("mark {mark} (SO_MARK, takes the capability NET_ADMIN)");
     socket.set_mark(mark.0).map_err(at(step))?;
+    // The rules let no fragment out, and the sensor would take one for a leak. What does not fit the device
+    // is refused (EMSGSIZE) instead of cut.
+    sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::INTERFACE)
+        .map_err(|error| at("no fragments (IP_MTU_DISCOVER)".to_owned())(error.into()))?;
     grow(&socket);
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     let step = format!("bind to port {port}; is another program using it?");
