@@ -82,6 +82,17 @@ pub const PROBES: &[Probe] = &[
         send: |token| frame(60, &padded(token), Path::Queued),
     },
     Probe {
+        name: "AF_PACKET, an IPv6 frame that its sender calls ARP",
+        send: |token| {
+            let mut bytes = frame_to_router(0x86dd, &ipv6(token));
+            // Where ARP has the address of its sender.
+            bytes[28..32].copy_from_slice(&APP.octets());
+            let socket = PacketSocket::open("eth0", Layer::Frame, 0)?;
+            socket.send_to(&bytes, 0x0806, ROUTER_MAC)?;
+            Ok(None)
+        },
+    },
+    Probe {
         name: "AF_PACKET, the endpoint's flow with other bytes in it",
         send: |token| {
             let to = ("198.51.100.10".parse().map_err(io::Error::other)?, 51820);
@@ -103,12 +114,16 @@ fn frame(ethertype: u16, payload: &[u8], path: Path) -> io::Result<Option<Flow>>
     if path == Path::Direct {
         socket.bypass_qdisc()?;
     }
+    socket.send(&frame_to_router(ethertype, payload))?;
+    Ok(None)
+}
+
+fn frame_to_router(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = ROUTER_MAC.to_vec();
     bytes.extend(APP_MAC);
     bytes.extend(ethertype.to_be_bytes());
     bytes.extend(payload);
-    socket.send(&bytes)?;
-    Ok(None)
+    bytes
 }
 
 fn payload(ethertype: u16, payload: &[u8], path: Path) -> io::Result<Option<Flow>> {

@@ -90,7 +90,9 @@ impl Match {
                 .protocol
                 .ports()
                 .is_some_and(|(_, from, _)| flow.reply && from == *port),
-            Self::NoWayBack | Self::ArpSource(_) | Self::ArpDestination(_) => false,
+            Self::NoWayBack | Self::ArpFrame | Self::ArpSource(_) | Self::ArpDestination(_) => {
+                false
+            }
         }
     }
 }

@@ -50,6 +50,7 @@ enum Cmp {
 /// Where a payload load starts (`enum nft_payload_bases`).
 #[derive(Clone, Copy)]
 enum Base {
+    Link = 0,
     Network = 1,
     Transport = 2,
 }
@@ -128,6 +129,7 @@ impl List<'_> {
             Match::Established => self.state(ESTABLISHED),
             Match::EstablishedOrRelated => self.state(ESTABLISHED | RELATED),
             Match::NoWayBack => self.no_way_back(),
+            Match::ArpFrame => self.arp_frame(),
             Match::ArpSource(ip) => self.arp(14, ip.octets()),
             Match::ArpDestination(ip) => self.arp(24, ip.octets()),
         }
@@ -305,6 +307,12 @@ impl List<'_> {
             put_u32(data, 1, 1);
         });
         self.compare(Cmp::Eq, &[0; 4]);
+    }
+
+    /// The ethertype stands behind two hardware addresses of 6 bytes.
+    fn arp_frame(&mut self) {
+        self.payload(Base::Link, 12, 2);
+        self.compare(Cmp::Eq, &ETHER_ARP.to_be_bytes());
     }
 
     /// The addresses stand behind hardware addresses of 6 bytes (RFC 826, Ethernet).

@@ -176,6 +176,9 @@ pub enum Match {
     EstablishedOrRelated,
     /// `fib saddr . iif oif missing`: answers would leave by another device.
     NoWayBack,
+    /// `@ll,96,16 0x806`: the frame itself says that it is ARP. What `arp` looks at is what the sender
+    /// calls it, and a packet socket may call an IPv6 frame so (`packet_snd`, net/packet/af_packet.c).
+    ArpFrame,
     /// `arp saddr ip 172.30.0.2`
     ArpSource(Ipv4Addr),
     /// `arp daddr ip 172.30.0.2`

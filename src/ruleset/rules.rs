@@ -405,7 +405,7 @@ fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
         let from_us = Match::ArpSource(uplink.address);
         rules.push(accept(
             Reason::Arp,
-            [Match::Out(uplink.device.clone()), from_us],
+            [Match::Out(uplink.device.clone()), from_us, Match::ArpFrame],
         ));
     }
     let log = kernel.modules.then_some(LOG_EGRESS);

@@ -105,6 +105,7 @@ impl fmt::Display for Match {
             Self::Established => f.write_str("ct state established"),
             Self::EstablishedOrRelated => f.write_str("ct state established,related"),
             Self::NoWayBack => f.write_str("fib saddr . iif oif missing"),
+            Self::ArpFrame => f.write_str("@ll,96,16 0x806"),
             Self::ArpSource(ip) => write!(f, "arp saddr ip {ip}"),
             Self::ArpDestination(ip) => write!(f, "arp daddr ip {ip}"),
         }
