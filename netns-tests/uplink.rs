@@ -177,6 +177,25 @@ fn a_device_that_takes_the_tunnels_name_carries_nothing() {
     );
 }
 
+/// The kernel lets a device have a name that is no word of ours.
+#[test]
+fn a_device_whose_name_cannot_be_read_hides_nothing() {
+    let lab = Lab::new();
+    let _gateway = lab.connect(&lab.conf());
+    lab.app("ip link add o\"dd type veth peer name peer0");
+    for family in ["inet", "netdev", "arp"] {
+        // Nobody minds one that is gone already.
+        lab.ns
+            .output("app", &format!("nft delete table {family} vpngw"));
+    }
+    let soon = Duration::from_secs(2);
+    wait("the rules are back, or no link is up", soon, || {
+        let rules = lab.app("nft list tables").matches("vpngw").count() == 3;
+        let down = lab.app("ip -br link show dev eth0").contains("DOWN");
+        (rules || down).then_some(())
+    });
+}
+
 /// Counts what arrives at the other end of a second device.
 struct Spy {
     frames: Arc<AtomicU64>,

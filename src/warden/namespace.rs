@@ -280,6 +280,9 @@ impl Namespace {
             Ok(seen) => seen,
             Err(error) => {
                 warn!(%error, "the uplink cannot be observed");
+                // The rules are looked at all the same: whoever can blind us could then remove them.
+                self.verify();
+                self.settle_or_block();
                 self.routes_wanting = true;
                 return false;
             }
