@@ -196,6 +196,19 @@ fn a_device_whose_name_cannot_be_read_hides_nothing() {
     });
 }
 
+#[test]
+fn the_tunnel_device_gets_back_what_was_taken_from_it() {
+    let lab = Lab::new();
+    let _gateway = lab.connect(&lab.conf());
+    let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
+    for taken in ["ip link set tun0 down", "ip addr flush dev tun0"] {
+        lab.app(taken);
+        stream.echo(PATIENCE).unwrap();
+    }
+    assert_inside(&lab.ns, 1);
+    lab.sensor.verdict();
+}
+
 /// Counts what arrives at the other end of a second device.
 struct Spy {
     frames: Arc<AtomicU64>,

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::gateway::BlockReason;
 use crate::link::{Facts, Ipv6Fact, ResolverFact, ToEngine};
 use crate::net::{Fwmark, IfName, Uplink};
+use crate::plan::Address;
 use crate::policy::Permit;
 use crate::ruleset::{Kernel, Ruleset};
 use crate::sys::nft::{self, Armed};
@@ -300,9 +301,30 @@ impl Namespace {
                 self.last_uplink = self.uplink.clone();
             }
         }
+        self.keep_tunnel();
         self.verify();
         self.settle_or_block();
         changed
+    }
+
+    /// Gives the tunnel device back what somebody took from it: down, or without its address, it
+    /// carries nothing.
+    fn keep_tunnel(&self) {
+        let wanted = self.plan().tunnel;
+        let whole = |found: &[Address]| {
+            wanted.addresses.iter().all(|network| {
+                let same = |it: &Address| it.device == wanted.device && it.network == *network;
+                found.iter().any(same)
+            })
+        };
+        let kept = match link::addresses() {
+            Ok(found) if whole(&found) => Ok(()),
+            Ok(_) => link::configure(&wanted),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            warn!(%error, "the tunnel device is not as it should be");
+        }
     }
 
     /// Whether something is left to do that was not possible before.
