@@ -1,5 +1,6 @@
 //! The gateway's own frame sensor: what leaves past the rules is seen, said, and ends the traffic.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use vpngw::control::api::State;
@@ -8,7 +9,7 @@ use vpngw::gateway::BlockReason;
 use crate::lab::canary;
 use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::tunnel::assert_inside;
-use crate::lab::{HOST, Lab, ROUTER_MAC, wait};
+use crate::lab::{HOST, LAN, Lab, ROUTER_MAC, at, wait};
 use crate::probes::packet::datagram;
 
 /// How soon a leak has to be known: the sensor hears of each frame, so this is a busy machine's time.
@@ -55,6 +56,31 @@ fn a_frame_that_leaves_past_the_rules_blocks_the_gateway() {
     assert_eq!(gateway.ctl(&["connect"]).status.code(), Some(0));
     gateway.wait_connected();
     assert_inside(&lab.ns, 1);
+}
+
+/// The kernel cuts a packet after the output rules have let it pass; parts of it would be frames that no
+/// permission speaks of, so any program with a permitted destination could block the gateway.
+#[test]
+fn a_datagram_that_would_be_cut_neither_leaves_nor_blocks() {
+    let lab = Lab::new();
+    let mut conf = lab.conf();
+    conf.toml = "[lan]\noutbound = [{ to = \"172.30.0.50\", port = \"udp/7777\" }]".into();
+    lab.sensor.permit(|rules| rules.arp.push(LAN));
+    let gateway = lab.connect(&conf);
+    // The second: our own flow, on an uplink too narrow for what the tunnel carries.
+    lab.app("ip link set eth0 mtu 1400");
+    for to in [at(LAN, 7777), at(HOST, 7777)] {
+        let sent = lab.ns.enter("app", || {
+            UdpSocket::bind("0.0.0.0:0")?.send_to(&[0; 3000], to)
+        });
+        assert_eq!(sent.unwrap(), 3000, "{to}");
+    }
+    assert_inside(&lab.ns, 1);
+    // The sensor hears of a frame at once, so one that left has been judged by now.
+    std::thread::sleep(BOUND);
+    let status = gateway.status().unwrap();
+    assert_eq!((status.state, status.leaks.detected), (State::Connected, 0));
+    lab.sensor.verdict();
 }
 
 #[test]

@@ -90,9 +90,12 @@ impl Match {
                 .protocol
                 .ports()
                 .is_some_and(|(_, from, _)| flow.reply && from == *port),
-            Self::NoWayBack | Self::ArpFrame | Self::ArpSource(_) | Self::ArpDestination(_) => {
-                false
-            }
+            // No flow describes a part of a packet, or a frame.
+            Self::Fragment
+            | Self::NoWayBack
+            | Self::ArpFrame
+            | Self::ArpSource(_)
+            | Self::ArpDestination(_) => false,
         }
     }
 }

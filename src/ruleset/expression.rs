@@ -120,6 +120,7 @@ impl List<'_> {
             Match::Mark(mark) => self.meta(Meta::Mark, Cmp::Eq, &mark.0.to_ne_bytes()),
             Match::Source(net) => self.address(12, *net),
             Match::Destination(net) => self.address(16, *net),
+            Match::Fragment => self.fragment(),
             Match::Opening => self.opening(),
             Match::SourcePort(transport, port) => self.port(*transport, 0, *port),
             Match::DestinationPort(transport, port) => self.port(*transport, 2, *port),
@@ -246,6 +247,14 @@ impl List<'_> {
             put_nested(data, 4, |inner| put(inner, 1, &mask));
             put_nested(data, 5, |inner| put(inner, 1, &[0; N]));
         });
+    }
+
+    /// "More fragments" and the offset (RFC 791 section 3.1).
+    fn fragment(&mut self) {
+        self.ethertype(ETHER_IP);
+        self.payload(Base::Network, 6, 2);
+        self.mask([0x3f, 0xff]);
+        self.compare(Cmp::Neq, &[0; 2]);
     }
 
     /// SYN without ACK in the flags of the TCP header (RFC 9293 section 3.1).

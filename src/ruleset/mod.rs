@@ -157,6 +157,9 @@ pub enum Match {
     Source(Ipv4Network),
     /// `ip daddr 192.168.1.0/24`
     Destination(Ipv4Network),
+    /// `ip frag-off & 16383 != 0`: part of a packet that was cut, the first part included (RFC 791
+    /// section 3.1).
+    Fragment,
     /// `tcp flags syn / syn,ack`: opens a connection.
     Opening,
     /// `tcp sport 8080`

@@ -397,8 +397,17 @@ fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
     if devices.is_empty() {
         return Vec::new();
     }
+    let log = kernel.modules.then_some(LOG_EGRESS);
+    let raw = |matches: &[Match]| Rule {
+        matches: matches.to_vec(),
+        log,
+        ..drop(Reason::Raw, [])
+    };
     let mut rules = Vec::new();
     if let Some(uplink) = &policy.uplink {
+        // The kernel cuts packets after `output`. Only the first part has ports; the others would be dropped
+        // below, and a part alone is of no use to whom it is sent.
+        rules.push(raw(&[Match::Fragment]));
         rules.extend(holes(uplink));
         rules.extend(lan_replies(uplink).into_iter().map(|(rule, _)| rule));
         rules.extend(lan_output(uplink));
@@ -408,11 +417,7 @@ fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
             [Match::Out(uplink.device.clone()), from_us, Match::ArpFrame],
         ));
     }
-    let log = kernel.modules.then_some(LOG_EGRESS);
-    rules.push(Rule {
-        log,
-        ..drop(Reason::Raw, [])
-    });
+    rules.push(raw(&[]));
     vec![Chain {
         devices,
         ..chain(Hook::Egress, rules)

@@ -96,6 +96,7 @@ impl fmt::Display for Match {
             Self::Mark(mark) => write!(f, "meta mark {:#010x}", mark.0),
             Self::Source(net) => write!(f, "ip saddr {}", Net(*net)),
             Self::Destination(net) => write!(f, "ip daddr {}", Net(*net)),
+            Self::Fragment => f.write_str("ip frag-off & 16383 != 0"),
             Self::Opening => f.write_str("tcp flags syn / syn,ack"),
             Self::SourcePort(transport, port) => write!(f, "{transport} sport {port}"),
             Self::DestinationPort(transport, port) => write!(f, "{transport} dport {port}"),

@@ -64,8 +64,8 @@ pub fn udp(mark: Fwmark, port: u16) -> Result<(UdpSocket, u16), SocketError> {
         .map_err(at("create".to_owned()))?;
     let step = format!("mark {mark} (SO_MARK, takes the capability NET_ADMIN)");
     socket.set_mark(mark.0).map_err(at(step))?;
-    // The rules let no fragment out, and the sensor would take one for a leak. What does not fit the device
-    // is refused (EMSGSIZE) instead of cut.
+    // The rules let no fragment out. What does not fit the device is refused (EMSGSIZE); a router on the way
+    // may cut, since the ICMP error that would tell us of a narrow path is not let in.
     sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::INTERFACE)
         .map_err(|error| at("no fragments (IP_MTU_DISCOVER)".to_owned())(error.into()))?;
     grow(&socket);
