@@ -1,7 +1,7 @@
 //! The frame sensor: looks at every frame that leaves by any device but loopback and the tunnel, and
 //! tells those that the policy does not permit. It does not ask the rules, so it sees what they miss.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,9 +20,16 @@ use crate::sys::{async_fd, link};
 /// Bytes of frames that may wait to be looked at, for each device.
 const BUFFER: usize = 1 << 20;
 
-/// How long what the policy before permitted is no leak: frames that left just before the rules changed
+/// How long what a policy before permitted is no leak: frames that left just before the rules changed
 /// may be looked at just after.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// The same for our own WireGuard flow, which nobody can read: a queue of the device (tbf, fq_codel) may
+/// hold frames back for seconds after the rules let them pass.
+const QUEUED: Duration = Duration::from_secs(30);
+
+/// Policies that are remembered, however often they change.
+const MOST_BEFORE: usize = 64;
 
 /// Frames looked at in one go. More than that are looked at in the next.
 const BURST: usize = 256;
@@ -32,8 +39,8 @@ const BURST: usize = 256;
 pub(super) struct Sensor {
     taps: BTreeMap<IfName, Tap>,
     policy: Policy,
-    before: Policy,
-    changed: Option<Instant>,
+    /// The policies before and when they ended, for as long as [`QUEUED`].
+    before: VecDeque<(Policy, Instant)>,
     /// Why a device is not looked at.
     blind: Option<String>,
 }
@@ -47,8 +54,12 @@ impl Sensor {
     /// Looks at these devices, by this policy, from now on.
     pub(super) fn follow(&mut self, devices: &[IfName], policy: &Policy, now: Instant) {
         if self.policy != *policy {
-            self.before = std::mem::replace(&mut self.policy, policy.clone());
-            self.changed = Some(now);
+            let ended = std::mem::replace(&mut self.policy, policy.clone());
+            self.before.retain(|(_, end)| now < *end + QUEUED);
+            self.before.push_back((ended, now));
+            if self.before.len() > MOST_BEFORE {
+                self.before.pop_front();
+            }
         }
         self.taps.retain(|device, _| devices.contains(device));
         let mut blind = None;
@@ -77,7 +88,6 @@ impl Sensor {
 
     /// The frames since the last call that no policy permitted, in words.
     pub(super) fn leaks(&mut self, now: Instant) -> Vec<String> {
-        let grace = self.changed.is_some_and(|at| now < at + GRACE);
         let mut leaks = Vec::new();
         let mut gone = Vec::new();
         for (device, tap) in &self.taps {
@@ -87,7 +97,7 @@ impl Sensor {
                     Ok(Some(bytes)) => {
                         let frame = Frame::parse(bytes);
                         let fine = permitted(&self.policy, device, &frame)
-                            || (grace && permitted(&self.before, device, &frame));
+                            || was_permitted(&self.before, device, &frame, now);
                         if !fine {
                             leaks.push(format!("{frame} by {device}"));
                         }
@@ -135,5 +145,75 @@ impl Sensor {
             }
         }
         Poll::Pending
+    }
+}
+
+/// Whether a policy that has ended permitted the frame so lately that it may have left under it.
+fn was_permitted(
+    before: &VecDeque<(Policy, Instant)>,
+    device: &IfName,
+    frame: &Frame,
+    now: Instant,
+) -> bool {
+    // A WireGuard message of a LAN exception is given the longer time too: it has the same form.
+    let grace = if matches!(frame, Frame::WireGuard { .. }) {
+        QUEUED
+    } else {
+        GRACE
+    };
+    before
+        .iter()
+        .any(|(policy, end)| now < *end + grace && permitted(policy, device, frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::example;
+    use crate::leak::frame::Message;
+    use crate::net::{Fwmark, Uplink};
+    use crate::policy::{Hole, Holes};
+
+    fn policy(source_port: u16) -> Policy {
+        let uplink = Uplink {
+            device: "eth0".parse().unwrap(),
+            address: "172.30.0.2/24".parse().unwrap(),
+            gateway: Some("172.30.0.1".parse().unwrap()),
+        };
+        let endpoint = Some(Hole {
+            mark: Fwmark::DEFAULT,
+            source_port,
+            remote: "198.51.100.10:51820".parse().unwrap(),
+        });
+        let resolver = None;
+        Policy::of(&example::config(), &uplink, Holes { endpoint, resolver }).unwrap()
+    }
+
+    #[test]
+    fn what_a_queue_held_back_is_no_leak_after_the_rules_changed() {
+        let start = Instant::now();
+        let mut sensor = Sensor::default();
+        for policy in [policy(40000), Policy::default(), policy(40001)] {
+            sensor.follow(&[], &policy, start);
+        }
+        let was = |frame: &Frame, after: u64| {
+            let (device, now) = ("eth0".parse().unwrap(), start + Duration::from_secs(after));
+            was_permitted(&sensor.before, &device, frame, now)
+        };
+        let ours = |from: &str| Frame::WireGuard {
+            message: Message::Data,
+            bytes: 48,
+            from: from.parse().unwrap(),
+            to: "198.51.100.10:51820".parse().unwrap(),
+        };
+        let web = Frame::Tcp {
+            from: "172.30.0.2:8080".parse().unwrap(),
+            to: "192.168.1.7:50000".parse().unwrap(),
+        };
+        assert!(was(&ours("172.30.0.2:40000"), 20));
+        assert!(!was(&ours("172.30.0.2:40000"), 31));
+        assert!(!was(&ours("172.30.0.2:40002"), 0));
+        assert!(was(&web, 0));
+        assert!(!was(&web, 1));
     }
 }
