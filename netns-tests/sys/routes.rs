@@ -175,7 +175,7 @@ fn a_second_run_finds_the_uplink_and_replaces_what_the_first_left() {
 fn until_first_route_is(wanted: &str) {
     let until = Instant::now() + Duration::from_secs(5);
     while table("main")[0] != wanted && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(table("main")[0], wanted);
 }
