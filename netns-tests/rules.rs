@@ -23,6 +23,7 @@ use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
 use vpngw::ruleset::{Hook, Kernel, Part, Ruleset};
 use vpngw::sys::nft::{self, ApplyError, CheckError};
 
+mod frames;
 mod packets;
 mod wire;
 

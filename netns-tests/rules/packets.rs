@@ -22,13 +22,13 @@ const SOON: Duration = Duration::from_millis(500);
 const INITIATION: [u8; 8] = [1, 0, 0, 0, 9, 9, 9, 9];
 
 /// A gateway's namespace and the network it is in: router, endpoint and LAN hosts in one.
-struct Lab {
-    app: Ns,
-    world: Ns,
+pub(super) struct Lab {
+    pub(super) app: Ns,
+    pub(super) world: Ns,
     tun: SyncDevice,
 }
 
-fn lab() -> Lab {
+pub(super) fn lab() -> Lab {
     let (app, world) = (Ns::new(), Ns::new());
     let path = app.path();
     world.run(|| {
@@ -68,13 +68,13 @@ fn lab_policy() -> Policy {
 }
 
 impl Lab {
-    fn connect(&self) {
+    pub(super) fn connect(&self) {
         let ruleset = Ruleset::of(&lab_policy(), &[name("eth0")], Kernel::FULL);
         self.app.run(|| nft::apply(&ruleset).unwrap());
     }
 
     /// Packets that rules of this reason have counted in the chain.
-    fn counted(&self, hook: Hook, reason: Reason) -> u64 {
+    pub(super) fn counted(&self, hook: Hook, reason: Reason) -> u64 {
         let counters = self.app.run(|| nft::counters().unwrap());
         let matching = counters
             .iter()

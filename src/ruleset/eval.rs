@@ -90,7 +90,9 @@ impl Match {
                 .protocol
                 .ports()
                 .is_some_and(|(_, from, _)| flow.reply && from == *port),
-            // No flow describes a part of a packet, or a frame.
+            // No flow describes a packet with options, or a frame that is not what its sender calls it.
+            Self::NoOptions | Self::Ipv4Frame => source(flow).is_some(),
+            // Nor a part of a packet.
             Self::Fragment
             | Self::NoWayBack
             | Self::ArpFrame

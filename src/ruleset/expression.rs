@@ -121,6 +121,7 @@ impl List<'_> {
             Match::Source(net) => self.address(12, *net),
             Match::Destination(net) => self.address(16, *net),
             Match::Fragment => self.fragment(),
+            Match::NoOptions => self.no_options(),
             Match::Opening => self.opening(),
             Match::SourcePort(transport, port) => self.port(*transport, 0, *port),
             Match::DestinationPort(transport, port) => self.port(*transport, 2, *port),
@@ -130,7 +131,8 @@ impl List<'_> {
             Match::Established => self.state(ESTABLISHED),
             Match::EstablishedOrRelated => self.state(ESTABLISHED | RELATED),
             Match::NoWayBack => self.no_way_back(),
-            Match::ArpFrame => self.arp_frame(),
+            Match::Ipv4Frame => self.frame(ETHER_IP),
+            Match::ArpFrame => self.frame(ETHER_ARP),
             Match::ArpSource(ip) => self.arp(14, ip.octets()),
             Match::ArpDestination(ip) => self.arp(24, ip.octets()),
         }
@@ -257,6 +259,14 @@ impl List<'_> {
         self.compare(Cmp::Neq, &[0; 2]);
     }
 
+    /// A header of 5 words of 4 bytes, the shortest (RFC 791 section 3.1).
+    fn no_options(&mut self) {
+        self.ethertype(ETHER_IP);
+        self.payload(Base::Network, 0, 1);
+        self.mask([0x0f]);
+        self.compare(Cmp::Eq, &[5]);
+    }
+
     /// SYN without ACK in the flags of the TCP header (RFC 9293 section 3.1).
     fn opening(&mut self) {
         let (syn, ack) = (0x02, 0x10);
@@ -319,9 +329,9 @@ impl List<'_> {
     }
 
     /// The ethertype stands behind two hardware addresses of 6 bytes.
-    fn arp_frame(&mut self) {
+    fn frame(&mut self, ethertype: u16) {
         self.payload(Base::Link, 12, 2);
-        self.compare(Cmp::Eq, &ETHER_ARP.to_be_bytes());
+        self.compare(Cmp::Eq, &ethertype.to_be_bytes());
     }
 
     /// The addresses stand behind hardware addresses of 6 bytes (RFC 826, Ethernet).

@@ -160,6 +160,9 @@ pub enum Match {
     /// `ip frag-off & 16383 != 0`: part of a packet that was cut, the first part included (RFC 791
     /// section 3.1).
     Fragment,
+    /// `ip hdrlength 5`: no IP options (RFC 791 section 3.1). No permitted flow needs them, and with them
+    /// ports stand elsewhere than a reader of fixed offsets looks.
+    NoOptions,
     /// `tcp flags syn / syn,ack`: opens a connection.
     Opening,
     /// `tcp sport 8080`
@@ -179,8 +182,11 @@ pub enum Match {
     EstablishedOrRelated,
     /// `fib saddr . iif oif missing`: answers would leave by another device.
     NoWayBack,
-    /// `@ll,96,16 0x806`: the frame itself says that it is ARP. What `arp` looks at is what the sender
-    /// calls it, and a packet socket may call an IPv6 frame so (`packet_snd`, net/packet/af_packet.c).
+    /// `@ll,96,16 0x800`: the frame itself says that it is IPv4, and has no VLAN tag. What `ip` looks at is
+    /// what the sender calls it, and a packet socket may call any frame so (`packet_snd`,
+    /// net/packet/af_packet.c).
+    Ipv4Frame,
+    /// `@ll,96,16 0x806`: the frame itself says that it is ARP.
     ArpFrame,
     /// `arp saddr ip 172.30.0.2`
     ArpSource(Ipv4Addr),

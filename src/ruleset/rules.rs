@@ -408,9 +408,13 @@ fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
         // The kernel cuts packets after `output`. Only the first part has ports; the others would be dropped
         // below, and a part alone is of no use to whom it is sent.
         rules.push(raw(&[Match::Fragment]));
-        rules.extend(holes(uplink));
-        rules.extend(lan_replies(uplink).into_iter().map(|(rule, _)| rule));
-        rules.extend(lan_output(uplink));
+        let replies = lan_replies(uplink).into_iter().map(|(rule, _)| rule);
+        let flows = holes(uplink).into_iter().chain(replies);
+        let flows = flows.chain(lan_output(uplink));
+        rules.extend(flows.map(|mut rule| {
+            rule.matches.extend([Match::NoOptions, Match::Ipv4Frame]);
+            rule
+        }));
         let from_us = Match::ArpSource(uplink.address);
         rules.push(accept(
             Reason::Arp,

@@ -179,7 +179,7 @@ fn connected_without_exceptions() {
         chain egress {
             type filter hook egress device "eth0" priority filter; policy drop;
             ip frag-off & 16383 != 0 counter log prefix "raw" group 6 drop comment "raw"
-            oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
+            oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "endpoint"
             oifname "eth0" arp saddr ip 172.30.0.2 @ll,96,16 0x806 counter accept comment "arp"
             counter log prefix "raw" group 6 drop comment "raw"
         }
@@ -238,8 +238,8 @@ fn lan_exceptions_and_a_resolver_add_these_lines() {
     inet output: oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 172.30.0.1 udp sport 40001 udp dport 53 counter accept comment "resolver"
     inet output: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.0/24 tcp sport 8080 ct direction reply ct original proto-dst 8080 counter accept comment "lan-inbound"
     inet output: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.20 tcp dport 445 counter accept comment "lan-outbound"
-    netdev egress: oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 172.30.0.1 udp sport 40001 udp dport 53 counter accept comment "resolver"
-    netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.0/24 tcp sport 8080 counter accept comment "lan-inbound"
-    netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.20 tcp dport 445 counter accept comment "lan-outbound"
+    netdev egress: oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 172.30.0.1 udp sport 40001 udp dport 53 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "resolver"
+    netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.0/24 tcp sport 8080 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "lan-inbound"
+    netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.20 tcp dport 445 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "lan-outbound"
     "#);
 }
