@@ -28,6 +28,15 @@ fn with_options() -> Vec<u8> {
     bytes
 }
 
+/// A client's port decides where an answer goes: this one would be a question to a resolver.
+fn to_port(port: u16) -> Vec<u8> {
+    frame(&udp(
+        ("172.30.0.2", 9000),
+        ("192.168.16.5", port),
+        b"question",
+    ))
+}
+
 fn labelled(ethertype: [u8; 2]) -> Vec<u8> {
     let mut bytes = reply();
     bytes[12..14].copy_from_slice(&ethertype);
@@ -62,6 +71,8 @@ fn a_frame_that_only_resembles_a_permitted_one_dies_at_egress() {
         ),
         ("IPv6 by its ethertype, called IPv4", labelled([0x86, 0xdd])),
         ("a VLAN tag, called IPv4", tagged()),
+        ("an answer to the DNS port", to_port(53)),
+        ("an answer to the NAT-PMP port", to_port(5351)),
     ];
     for (what, bytes) in &forged {
         let error = send(bytes).expect_err(what);
@@ -71,5 +82,7 @@ fn a_frame_that_only_resembles_a_permitted_one_dies_at_egress() {
     for (what, bytes) in &forged {
         assert!(!seen.contains(bytes), "{what}");
     }
-    assert_eq!(lab.counted(Hook::Egress, Reason::Raw), forged.len() as u64);
+    let dropped = [Reason::Raw, Reason::Dns, Reason::PortMapping];
+    let counted = dropped.map(|reason| lab.counted(Hook::Egress, reason));
+    assert_eq!(counted, [4, 1, 1]);
 }

@@ -3,29 +3,35 @@
 //! It is made from the frame alone, not from the rules, so that rules that are gone, or say something
 //! else than the policy, are found out.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 
 use super::frame::Frame;
-use crate::net::{IfName, Transport};
-use crate::policy::{Policy, UplinkPolicy};
+use crate::net::{Fwmark, IfName};
+use crate::policy::{Device, DeviceKind, Direction, Flow, Policy, Protocol, verdict};
 
 /// Whether `policy` permits `frame` to leave by `device`.
 pub fn permitted(policy: &Policy, device: &IfName, frame: &Frame) -> bool {
-    let Some(uplink) = policy
-        .uplink
-        .as_ref()
-        .filter(|uplink| uplink.device == *device)
-    else {
-        return false;
+    let udp = |from: SocketAddrV4, to: SocketAddrV4, wireguard| Protocol::Udp {
+        source: from.port(),
+        destination: to.port(),
+        wireguard,
     };
+    let tcp = |from: SocketAddrV4, to: SocketAddrV4| Protocol::Tcp {
+        source: from.port(),
+        destination: to.port(),
+    };
+    let judge = |from, to, protocol| judge(policy, device, from, to, protocol);
     match *frame {
-        Frame::WireGuard { from, to, .. } => {
-            is_endpoint(uplink, from, to) || is_lan(uplink, Transport::Udp, from, to)
+        Frame::WireGuard { from, to, .. } => judge(from, to, udp(from, to, true)),
+        Frame::Udp { from, to } => judge(from, to, udp(from, to, false)),
+        Frame::Tcp { from, to } => judge(from, to, tcp(from, to)),
+        Frame::Dns { from, to } => {
+            judge(from, to, udp(from, to, false)) || judge(from, to, tcp(from, to))
         }
-        Frame::Arp { from, .. } => from == uplink.address,
-        Frame::Dns { from, to } => is_resolver(uplink, from, to),
-        Frame::Tcp { from, to } => is_lan(uplink, Transport::Tcp, from, to),
-        Frame::Udp { from, to } => is_lan(uplink, Transport::Udp, from, to),
+        Frame::Arp { from, .. } => {
+            let uplink = policy.uplink.as_ref();
+            uplink.is_some_and(|it| it.device == *device && it.address == from)
+        }
         Frame::Ipv6 { .. }
         | Frame::Icmp { .. }
         | Frame::Fragment { .. }
@@ -34,38 +40,32 @@ pub fn permitted(policy: &Policy, device: &IfName, frame: &Frame) -> bool {
     }
 }
 
-fn is_endpoint(uplink: &UplinkPolicy, from: SocketAddrV4, to: SocketAddrV4) -> bool {
-    let hole = uplink.endpoint.as_ref();
-    hole.is_some_and(|hole| to == hole.remote && from == ours(uplink, hole.source_port))
-}
-
-fn is_resolver(uplink: &UplinkPolicy, from: SocketAddrV4, to: SocketAddrV4) -> bool {
-    let hole = uplink.resolver.as_ref();
-    hole.is_some_and(|hole| to == hole.remote && from == ours(uplink, hole.source_port))
-}
-
-fn is_lan(
-    uplink: &UplinkPolicy,
-    transport: Transport,
+/// What the policy says of a packet like this. A frame tells neither the mark of its socket nor which side
+/// opened its connection, so it is permitted if the policy permits it with one or another.
+fn judge(
+    policy: &Policy,
+    device: &IfName,
     from: SocketAddrV4,
     to: SocketAddrV4,
+    protocol: Protocol,
 ) -> bool {
-    let answers = uplink.inbound.iter().any(|exception| {
-        exception.to.transport == transport
-            && from == ours(uplink, exception.to.number)
-            && exception.from.contains(*to.ip())
-    });
-    let asks = uplink.outbound.iter().any(|exception| {
-        exception.port.transport == transport
-            && *from.ip() == uplink.address
-            && to == SocketAddrV4::new(exception.to, exception.port.number)
-    });
-    let group: Ipv4Addr = *to.ip();
-    (answers || asks) && !group.is_multicast() && !group.is_broadcast()
-}
-
-fn ours(uplink: &UplinkPolicy, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(uplink.address, port)
+    let uplink = policy.uplink.as_ref();
+    let holes = uplink.into_iter().flat_map(|it| [it.endpoint, it.resolver]);
+    let marks = holes.flatten().map(|hole| hole.mark).chain([Fwmark(0)]);
+    let flow = |(mark, reply)| Flow {
+        direction: Direction::Out,
+        device: Device {
+            name: device.clone(),
+            kind: DeviceKind::Other,
+        },
+        source: IpAddr::V4(*from.ip()),
+        destination: IpAddr::V4(*to.ip()),
+        protocol,
+        mark,
+        reply,
+    };
+    let mut ways = marks.flat_map(|mark| [(mark, false), (mark, true)]);
+    ways.any(|way| verdict(policy, &flow(way)).accept)
 }
 
 #[cfg(test)]
@@ -142,6 +142,26 @@ mod tests {
         assert!(!judge(&tcp("172.30.0.2:8080", "192.168.2.7:50000")));
         assert!(judge(&tcp("172.30.0.2:50000", "172.30.0.20:445")));
         assert!(!judge(&tcp("172.30.0.2:445", "172.30.0.20:50000")));
+    }
+
+    #[test]
+    fn what_an_exception_never_opens_is_a_leak() {
+        let reply = |port: u16| Frame::Dns {
+            from: at("172.30.0.2:8080"),
+            to: SocketAddrV4::new("192.168.1.7".parse().unwrap(), port),
+        };
+        assert!(!judge(&reply(53)) && !judge(&reply(853)));
+        for (from, to) in [
+            ("172.30.0.2:8080", "192.168.1.7:5351"),
+            ("172.30.0.2:50000", "224.0.0.251:5353"),
+            ("172.30.0.2:50000", "169.254.169.254:445"),
+        ] {
+            let frame = Frame::Tcp {
+                from: at(from),
+                to: at(to),
+            };
+            assert!(!judge(&frame), "{frame}");
+        }
     }
 
     #[test]

@@ -408,13 +408,17 @@ fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
         // The kernel cuts packets after `output`. Only the first part has ports; the others would be dropped
         // below, and a part alone is of no use to whom it is sent.
         rules.push(raw(&[Match::Fragment]));
-        let replies = lan_replies(uplink).into_iter().map(|(rule, _)| rule);
-        let flows = holes(uplink).into_iter().chain(replies);
-        let flows = flows.chain(lan_output(uplink));
-        rules.extend(flows.map(|mut rule| {
+        let frame = |mut rule: Rule| {
             rule.matches.extend([Match::NoOptions, Match::Ipv4Frame]);
             rule
-        }));
+        };
+        rules.extend(holes(uplink).into_iter().map(frame));
+        let replies = lan_replies(uplink).into_iter().map(|(rule, _)| rule);
+        let lan: Vec<_> = replies.chain(lan_output(uplink)).map(frame).collect();
+        if !lan.is_empty() {
+            rules.extend(never_to_the_lan(log));
+        }
+        rules.extend(lan);
         let from_us = Match::ArpSource(uplink.address);
         rules.push(accept(
             Reason::Arp,
@@ -426,6 +430,23 @@ fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
         devices,
         ..chain(Hook::Egress, rules)
     }]
+}
+
+/// What no exception opens. `output` has refused it already, but a raw frame has not been there.
+fn never_to_the_lan(log: Option<u16>) -> impl Iterator<Item = Rule> {
+    let ports = |ports: &'static [u16], reason| {
+        let both = move |port: &u16| TRANSPORTS.map(|t| (reason, Match::DestinationPort(t, *port)));
+        ports.iter().flat_map(both)
+    };
+    let networks = METADATA.map(|net| (Reason::Metadata, Match::Destination(net)));
+    let refused = [(Reason::Multicast, Match::Destination(MULTICAST))];
+    let refused = refused.into_iter().chain(networks);
+    let refused = refused.chain(ports(&DNS_PORTS, Reason::Dns));
+    let refused = refused.chain(ports(&MAPPING_PORTS, Reason::PortMapping));
+    refused.map(move |(reason, what)| Rule {
+        log,
+        ..drop(reason, [what])
+    })
 }
 
 /// Address resolution of our own address on the uplink, and of no other: a neighbour that asks for the
