@@ -27,6 +27,7 @@ mod raw;
 mod reconnect;
 mod rekey;
 mod reload;
+mod sensors;
 mod start;
 mod status;
 mod storm;

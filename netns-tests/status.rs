@@ -228,15 +228,7 @@ fn metrics_are_served_where_configured() {
     conf.toml = "[metrics]\nlisten = \"127.0.0.1:9586\"".into();
     let _gateway = lab.connect(&conf);
     assert_inside(&lab.ns, 1);
-    let text = lab.ns.enter("app", || {
-        let mut stream = std::net::TcpStream::connect("127.0.0.1:9586").unwrap();
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    });
+    let text = scrape(&lab);
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(text.contains("# TYPE vpngw_"), "{text}");
     assert!(!text.contains(&lab.keys.private));
@@ -259,4 +251,17 @@ fn no_control_by_tcp() {
         PATIENCE,
     );
     assert!(open.is_err());
+}
+
+/// The answer of a gateway that serves metrics at 127.0.0.1:9586, headers and all.
+pub(crate) fn scrape(lab: &Lab) -> String {
+    lab.ns.enter("app", || {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:9586").unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
 }

@@ -98,6 +98,12 @@ pub enum Command {
     },
     /// Show what the gateway is doing
     Status(Status),
+    /// Show what the leak sensors saw; exit 3 if something left
+    Leaks {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Exit 0 if the tunnel is usable, 1 if not
     Healthcheck,
     /// Check the configuration and print where each value came from

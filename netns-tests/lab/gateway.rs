@@ -42,14 +42,26 @@ impl Gateway {
 
     /// As [`Self::start`] with a configuration file that is there, or is not, and more variables.
     pub fn start_with(lab: &Lab, namespace: &str, config: &Path, env: &[(&str, &str)]) -> Self {
+        Self::start_by(lab, namespace, config, env, &[])
+    }
+
+    /// As [`Self::start_with`], by a program that becomes it: `["setpriv", …]`.
+    pub fn start_by(
+        lab: &Lab,
+        namespace: &str,
+        config: &Path,
+        env: &[(&str, &str)],
+        by: &[&str],
+    ) -> Self {
         let folder = lab.folder.path().join(namespace);
         fs::create_dir_all(&folder).unwrap();
         let socket = folder.join("vpngw.sock");
         let log = folder.join("log");
         lab.remember(log.clone());
         let log = File::options().append(true).create(true).open(log).unwrap();
-        let mut command = Command::new(PROGRAM);
-        command.arg("run").arg("--config").arg(config);
+        let words: Vec<_> = by.iter().copied().chain([PROGRAM, "run"]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("--config").arg(config);
         command
             .arg("--socket")
             .arg(&socket)

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod exit;
 pub mod explain;
 pub mod healthcheck;
+pub mod leaks;
 pub mod load;
 pub mod log;
 pub mod plan;

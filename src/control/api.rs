@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Inbound, Offload, Outbound, PublicKey};
 use crate::gateway::BlockReason;
+use crate::leak::evidence::Found;
 use crate::net::IfName;
 
 /// The state of the gateway. Fields are only ever added.
@@ -157,6 +158,16 @@ pub struct Leaks {
     pub detected: u64,
     /// The last one, in words.
     pub last: Option<String>,
+    /// Whether what the uplink sent is held against what the rules let leave, once a second: the only
+    /// sensor that sees AF_XDP.
+    #[serde(default)]
+    pub accounted: bool,
+    /// Why it is not.
+    #[serde(default)]
+    pub not_accounted: Option<String>,
+    /// What the sensors found since start, by kind; with `leaked: false`, changes by others that were undone.
+    #[serde(default)]
+    pub found: Vec<Found>,
 }
 
 /// LAN exceptions in force.

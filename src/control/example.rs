@@ -3,6 +3,7 @@
 use super::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Topology, Tunnel};
 use crate::config::{Inbound, Offload, Outbound, PublicKey};
 use crate::gateway::BlockReason;
+use crate::leak::evidence::{Evidence, Found, Sensor};
 
 pub(crate) fn all() -> [Status; 5] {
     [
@@ -44,6 +45,9 @@ pub(crate) fn connected() -> Status {
             watched: true,
             detected: 0,
             last: None,
+            accounted: true,
+            not_accounted: None,
+            found: Vec::new(),
         },
         lan: Lan {
             inbound: vec![Inbound {
@@ -126,10 +130,24 @@ pub(crate) fn blocked_by_leak() -> Status {
         watched: true,
         detected: 1,
         last: Some(what.to_owned()),
+        accounted: false,
+        not_accounted: Some("eth0: it has a queue (fq_codel)".to_owned()),
+        found: vec![Found {
+            sensor: Sensor::Frame,
+            kind: "udp".to_owned(),
+            leaked: true,
+            count: 1,
+        }],
     };
     status.kill_switch.raw_frames = false;
     status.ipv6 = Ipv6::Dropped;
     status.dns.resolv_conf = false;
     status.dns.problem = Some("/etc/resolv.conf is read-only".to_owned());
     status
+}
+
+pub(crate) fn evidence() -> Vec<Evidence> {
+    let what = "udp 172.30.0.2:51413 > 203.0.113.9:6881 by eth0";
+    let leak = Evidence::new(1_795_507_199_000, Sensor::Frame, "udp", what);
+    vec![leak.with_frame(&[0x45, 0])]
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/health` | 200 or 503, one line of text |
+//! | `GET /v1/leaks` | a list of [`Evidence`], the newest at the end |
 //! | `POST /v1/connect` | [`Status`] after the command |
 //! | `POST /v1/disconnect` | [`Status`] after the command |
 //!
@@ -18,17 +19,21 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api::{Problem, Status};
 use super::http;
 use crate::gateway::Command;
+use crate::leak::evidence::Evidence;
 
 /// What a client wants of the main loop.
 #[derive(Debug)]
 pub enum Request {
     /// The state of the gateway.
     Status(oneshot::Sender<Status>),
+    /// What the sensors saw last, the newest at the end.
+    Leaks(oneshot::Sender<Vec<Evidence>>),
     /// Carry this out; answer with the state that follows from it.
     Command(Command, oneshot::Sender<Status>),
 }
@@ -48,6 +53,7 @@ fn routes(requests: mpsc::Sender<Request>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/health", get(health))
+        .route("/v1/leaks", get(leaks))
         .route("/v1/connect", post(connect))
         .route("/v1/disconnect", post(disconnect))
         .fallback(unknown)
@@ -56,6 +62,10 @@ fn routes(requests: mpsc::Sender<Request>) -> Router {
 
 async fn status(State(requests): State<mpsc::Sender<Request>>) -> Response {
     answer(http::ask(&requests, Request::Status).await)
+}
+
+async fn leaks(State(requests): State<mpsc::Sender<Request>>) -> Response {
+    answer(http::ask(&requests, Request::Leaks).await)
 }
 
 async fn connect(State(requests): State<mpsc::Sender<Request>>) -> Response {
@@ -85,15 +95,15 @@ async fn health(State(requests): State<mpsc::Sender<Request>>) -> Response {
 async fn unknown() -> Response {
     problem(
         StatusCode::NOT_FOUND,
-        "no such path: there are /v1/status, /v1/health, /v1/connect and /v1/disconnect",
+        "no such path: there are /v1/status, /v1/health, /v1/leaks, /v1/connect and /v1/disconnect",
     )
 }
 
 const HANGS: &str = "the gateway's main loop does not answer";
 
-fn answer(status: Option<Status>) -> Response {
-    match status {
-        Some(status) => Json(status).into_response(),
+fn answer<T: Serialize>(said: Option<T>) -> Response {
+    match said {
+        Some(said) => Json(said).into_response(),
         None => problem(StatusCode::SERVICE_UNAVAILABLE, HANGS),
     }
 }
@@ -119,6 +129,13 @@ mod tests {
         let health = client::health(&gateway.socket).await.unwrap();
         assert!(health.ready);
         assert_eq!(health.line, example::connected().summary());
+    }
+
+    #[tokio::test]
+    async fn a_client_reads_what_the_sensors_saw() {
+        let gateway = Gateway::start(example::connected());
+        let leaks = client::leaks(&gateway.socket).await.unwrap();
+        assert_eq!(leaks, example::evidence());
     }
 
     #[tokio::test]
@@ -211,6 +228,10 @@ mod tests {
         while let Some(request) = incoming.recv().await {
             let reply = match request {
                 Request::Status(reply) => reply,
+                Request::Leaks(reply) => {
+                    reply.send(example::evidence()).unwrap();
+                    continue;
+                }
                 Request::Command(Command::Connect, reply) => {
                     status = example::connecting();
                     reply

@@ -18,6 +18,7 @@ use crate::config::{Config, Host as Name};
 use crate::control::api::Status;
 use crate::dns;
 use crate::gateway::{Action, Event, Gateway};
+use crate::leak::evidence::Evidence;
 use crate::link::{Facts, Link, LinkError, ToEngine, ToWarden};
 use crate::metrics::Sample;
 use crate::net::Fwmark;
@@ -32,6 +33,8 @@ pub(super) struct Host {
     config: Config,
     mtu: u16,
     facts: Facts,
+    /// What the sensors saw last.
+    evidence: Vec<Evidence>,
     /// Number of the last question to the warden; an answer to an older one is stale.
     asked: u64,
     /// The socket that came with the last permission, and where it leads.
@@ -64,6 +67,7 @@ impl Host {
             config,
             mtu,
             facts,
+            evidence: Vec::new(),
             found,
             asked: 0,
             granted: None,
@@ -79,6 +83,11 @@ impl Host {
 
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the sensors saw last, the newest at the end.
+    pub(super) fn evidence(&self) -> Vec<Evidence> {
+        self.evidence.clone()
     }
 
     /// Answers `wg show` on the listener that the warden handed over.
@@ -134,6 +143,10 @@ impl Host {
             ToEngine::Blocked(reason) => Ok(Some(Event::Blocked(reason))),
             ToEngine::Facts(facts) => {
                 self.facts = *facts;
+                Ok(None)
+            }
+            ToEngine::Evidence(evidence) => {
+                self.evidence = evidence;
                 Ok(None)
             }
         }

@@ -181,6 +181,11 @@ impl Core {
     async fn answer(&mut self, request: Request) -> Result<(), EngineError> {
         let answer = match request {
             Request::Status(answer) => answer,
+            Request::Leaks(answer) => {
+                // Whoever asked may have hung up.
+                let _ = answer.send(self.host.evidence());
+                return Ok(());
+            }
             Request::Command(command, answer) => {
                 info!(?command, "the operator says");
                 self.handle(Event::Command(command)).await?;

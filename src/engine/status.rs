@@ -8,7 +8,7 @@ use crate::control::api::{
     Dns, Ipv6, KillSwitch, Lan, Leaks, State as Word, Status, Topology, Tunnel,
 };
 use crate::gateway::{Gateway, State, Step};
-use crate::link::{Facts, Ipv6Fact, ResolverFact};
+use crate::link::{Accounting, Facts, Ipv6Fact, ResolverFact};
 use crate::metrics::{self, Sample};
 use crate::wireguard::Snapshot;
 use crate::wireguard::uapi::{UapiPeer, UapiState};
@@ -82,11 +82,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             blocked_packets: facts.blocked.values().map(|count| count.packets).sum(),
             blocked_by_reason,
         },
-        leaks: Leaks {
-            watched: facts.watched,
-            detected: facts.leaks,
-            last: facts.last_leak.clone(),
-        },
+        leaks: leaks(facts),
         lan: Lan {
             inbound: config.lan.inbound.clone(),
             outbound: config.lan.outbound.clone(),
@@ -108,6 +104,22 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             offload: tunnel.offload,
             forward: config.forward.clone(),
         },
+    }
+}
+
+fn leaks(facts: &Facts) -> Leaks {
+    let (accounted, not_accounted) = match &facts.accounting {
+        Accounting::Unknown => (false, None),
+        Accounting::On => (true, None),
+        Accounting::Off(why) => (false, Some(why.clone())),
+    };
+    Leaks {
+        watched: facts.watched,
+        detected: facts.leaks,
+        last: facts.last_leak.clone(),
+        accounted,
+        not_accounted,
+        found: facts.found.clone(),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::gateway::BlockReason;
+use crate::leak::evidence::{Evidence, Found};
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::Permit;
 
@@ -81,6 +82,8 @@ pub enum ToEngine {
     Blocked(BlockReason),
     /// What is known of the namespace; once a second and after each change.
     Facts(Box<Facts>),
+    /// What the sensors saw last, the whole of it; after `Welcome` and whenever it changed.
+    Evidence(Vec<Evidence>),
 }
 
 /// What the warden knows of the namespace and its rules.
@@ -112,6 +115,23 @@ pub struct Facts {
     pub watched: bool,
     /// The last leak, in words.
     pub last_leak: Option<String>,
+    /// How much the sensors found, by kind.
+    pub found: Vec<Found>,
+    /// Whether what the devices sent is held against what the rules let leave.
+    pub accounting: Accounting,
+}
+
+/// Whether what the uplink sent is held against what the rules let leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accounting {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// Every frame.
+    On,
+    /// It is not, and why.
+    Off(String),
 }
 
 /// Packets and bytes.

@@ -3,5 +3,5 @@
 mod message;
 mod socket;
 
-pub use message::{Count, Facts, Ipv6Fact, ResolverFact, ToEngine, ToWarden, VERSION};
+pub use message::{Accounting, Count, Facts, Ipv6Fact, ResolverFact, ToEngine, ToWarden, VERSION};
 pub use socket::{Link, LinkError};

@@ -112,6 +112,36 @@ fn gateway(status: &Status) {
         status.leaks.detected,
         &[],
     );
+    for found in &status.leaks.found {
+        let (name, help) = if found.leaked {
+            (
+                "vpngw_leaks_total",
+                "Frames that left without permission, by what saw them",
+            )
+        } else {
+            (
+                "vpngw_changes_undone_total",
+                "Changes by other programs to what guards the way out, each undone",
+            )
+        };
+        let labels = [
+            Label::new("sensor", found.sensor.as_str()),
+            Label::new("kind", found.kind.clone()),
+        ];
+        counter(name, help, found.count, &labels);
+    }
+    let watching = [
+        ("frame", status.leaks.watched),
+        ("accounting", status.leaks.accounted),
+    ];
+    for (sensor, on) in watching {
+        gauge(
+            "vpngw_leak_sensor_active",
+            "Whether a leak sensor can see; 0 is not \"no leak\"",
+            flag(on),
+            &[Label::new("sensor", sensor)],
+        );
+    }
 }
 
 fn events(sample: &Sample) {

@@ -120,6 +120,54 @@ pub(super) fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
         })
 }
 
+/// What a device sent, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// The device's number in this namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: IfName,
+    /// What `ip -d link` calls it.
+    pub kind: Option<String>,
+    /// Its root queueing discipline: `noqueue`, `fq_codel`.
+    pub queue: String,
+    /// Frames it sent or gave up since it exists.
+    pub sent: u64,
+}
+
+/// What the devices of this network namespace sent.
+///
+/// # Errors
+/// Where the kernel refuses, or its answer cannot be read.
+pub fn traffic() -> Result<Vec<Traffic>, RtnlError> {
+    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let entries = Rtnl::open()?.dump(&request, "ip -s link show")?;
+    let traffic = |entry: &RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewLink(message) = entry else {
+            return None;
+        };
+        let Device {
+            index, name, kind, ..
+        } = device(message)?;
+        let (mut sent, mut queue) = (0_u64, String::new());
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::Stats64(it) => sent = it.tx_packets.saturating_add(it.tx_dropped),
+                LinkAttribute::Qdisc(name) => queue.clone_from(name),
+                _ => {}
+            }
+        }
+        Some(Traffic {
+            index,
+            name,
+            kind,
+            queue,
+            sent,
+        })
+    };
+    Ok(entries.iter().filter_map(traffic).collect())
+}
+
 /// The number of a device, by its name.
 ///
 /// # Errors
@@ -152,7 +200,7 @@ pub fn set_up(name: &IfName) -> Result<(), RtnlError> {
 ///
 /// # Errors
 /// Where the kernel refuses.
-fn set_down(name: &IfName) -> Result<(), RtnlError> {
+pub fn set_down(name: &IfName) -> Result<(), RtnlError> {
     let message = flags(index(name)?, LinkFlags::empty());
     set(message, &format!("ip link set dev {name} down"))
 }

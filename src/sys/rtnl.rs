@@ -49,6 +49,11 @@ impl RtnlError {
             Self::Answer { .. } => None,
         }
     }
+
+    /// Whether the device that was named is not there any more.
+    pub fn is_gone(&self) -> bool {
+        self.errno() == Some(libc::ENODEV)
+    }
 }
 
 /// What would help, where that is known.

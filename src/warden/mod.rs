@@ -4,6 +4,7 @@
 //! process's first act). It widens that step by step, only as far as the configuration says, and
 //! removes nothing when it ends.
 
+mod alarm;
 mod child;
 mod ledger;
 mod namespace;
@@ -110,8 +111,8 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 if namespace.is_unsettled() {
                     settle_at.get_or_insert_with(Instant::now);
                 }
-                look_for_leaks(&mut namespace, &mut child).await;
                 facts(&mut namespace, &mut child).await;
+                look_for_leaks(&mut namespace, &mut child).await;
             }
         }
     }
@@ -190,6 +191,9 @@ async fn facts(namespace: &mut Namespace, child: &mut Child) {
     let was = namespace.blocked().cloned();
     let facts = namespace.facts();
     child.send(&ToEngine::Facts(Box::new(facts)), &[]).await;
+    if let Some(evidence) = namespace.untold() {
+        child.send(&ToEngine::Evidence(evidence), &[]).await;
+    }
     // The kernel would not take a ruleset meanwhile.
     if was.is_none()
         && let Some(reason) = namespace.blocked().cloned()

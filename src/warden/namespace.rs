@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
 use tracing::{debug, info, warn};
 
+use super::alarm::Alarm;
 use super::ledger::Ledger;
 use super::permit::{self, Way};
 use super::sensor::Sensor;
@@ -69,6 +69,7 @@ pub(super) struct Namespace {
     uapi: Option<UnixListener>,
     watcher: Watcher,
     pub(super) sensor: Sensor,
+    pub(super) alarm: Alarm,
     resolv_conf: PathBuf,
     /// The resolver of the uplink, as `resolv.conf` named it before we rewrote it.
     former_resolver: Option<Ipv4Addr>,
@@ -127,6 +128,7 @@ impl Namespace {
             uapi,
             watcher,
             sensor: Sensor::default(),
+            alarm: Alarm::default(),
             resolv_conf,
             former_resolver,
             open: None,
@@ -155,6 +157,7 @@ impl Namespace {
     /// The answer to an engine that attached. Whatever an engine before it was granted is over.
     pub(super) fn welcome(&mut self) -> (ToEngine, Vec<BorrowedFd<'_>>) {
         self.withdraw();
+        self.alarm.untold = true;
         let facts = Box::new(self.facts());
         let mut listeners = vec!["control".to_owned()];
         let mut fds = vec![self.tun.fd.as_fd(), self.control.as_fd()];
@@ -217,6 +220,7 @@ impl Namespace {
 
     /// The operator lifted the block.
     pub(super) fn unblock(&mut self) {
+        self.release(Instant::now());
         self.blocked = None;
         self.settle_or_block();
     }
@@ -262,18 +266,6 @@ impl Namespace {
         self.sensor.stirred().await;
     }
 
-    /// Looks at the frames that left; blocks if the policy did not permit one. Returns the first such
-    /// frame in words.
-    pub(super) fn leaked(&mut self, now: Instant) -> Option<String> {
-        let leaks = self.sensor.leaks(now);
-        let first = leaks.first()?.clone();
-        self.facts.leaks += leaks.len() as u64;
-        self.facts.last_leak = leaks.last().cloned();
-        // The first one stays the reason; it is what the operator has to hear of.
-        self.block(BlockReason::Leak(first.clone()));
-        Some(first)
-    }
-
     /// Looks at devices, addresses, routes and rules again and puts right what is not as it should be.
     /// Returns whether the uplink is another one.
     pub(super) fn look_again(&mut self) -> bool {
@@ -304,6 +296,7 @@ impl Namespace {
         self.keep_tunnel();
         self.verify();
         self.settle_or_block();
+        self.hold_down();
         changed
     }
 

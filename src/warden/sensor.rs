@@ -10,6 +10,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::alarm::Leak;
+use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::leak::frame::Frame;
 use crate::leak::{filter, permitted};
 use crate::net::IfName;
@@ -86,8 +88,8 @@ impl Sensor {
         std::future::poll_fn(|context| self.poll(context)).await;
     }
 
-    /// The frames since the last call that no policy permitted, in words.
-    pub(super) fn leaks(&mut self, now: Instant) -> Vec<String> {
+    /// The frames since the last call that no policy permitted. `unix` is the wall clock, milliseconds.
+    pub(super) fn leaks(&mut self, now: Instant, unix: u64) -> Vec<Leak> {
         let mut leaks = Vec::new();
         let mut gone = Vec::new();
         for (device, tap) in &self.taps {
@@ -99,7 +101,12 @@ impl Sensor {
                         let fine = permitted(&self.policy, device, &frame)
                             || was_permitted(&self.before, device, &frame, now);
                         if !fine {
-                            leaks.push(format!("{frame} by {device}"));
+                            let what = format!("{frame} by {device}");
+                            let evidence = Evidence::new(unix, Kind::Frame, frame.kind(), &what);
+                            leaks.push(Leak {
+                                device: device.clone(),
+                                evidence: evidence.with_frame(bytes),
+                            });
                         }
                     }
                     Ok(None) => break,

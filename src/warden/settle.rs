@@ -11,9 +11,9 @@ use crate::gateway::BlockReason;
 use crate::link::Count;
 use crate::plan::Plan;
 use crate::policy::{Hole, Holes, Policy, PolicyError, Reason};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Hook, Ruleset};
 use crate::sys::link;
-use crate::sys::nft::{self, ApplyError, CheckError, Totals};
+use crate::sys::nft::{self, ApplyError, CheckError, Counter, Totals};
 use crate::sys::route::{self, RouteError};
 
 /// How often rules are composed anew because a device came or went meanwhile.
@@ -88,6 +88,7 @@ impl Namespace {
                     what,
                     "another program changed our rules; they are loaded again"
                 );
+                self.undone("rules", &what);
                 self.in_force = None;
             }
             Err(CheckError::Netlink(error)) => {
@@ -99,6 +100,7 @@ impl Namespace {
 
     /// Adds what the rules in force have counted to what those before them had.
     pub(super) fn count(&mut self) {
+        let sent = self.traffic();
         let counters = match nft::counters() {
             Ok(counters) => counters,
             Err(error) => {
@@ -106,6 +108,7 @@ impl Namespace {
                 return;
             }
         };
+        self.account(sent, left(&counters), Instant::now());
         let Totals { blocked, passed } = Totals::of(&counters);
         self.blocked_counts.read(by_word(blocked));
         self.passed_counts.read(by_word(passed));
@@ -129,6 +132,7 @@ impl Namespace {
         nft::apply(&ruleset)?;
         self.blocked_counts.turn();
         self.passed_counts.turn();
+        self.account_anew(Instant::now());
         self.in_force = Some(ruleset);
         self.facts.armed = true;
         Ok(())
@@ -184,6 +188,14 @@ impl Namespace {
             remote: open.way.remote(),
         })
     }
+}
+
+/// Frames that the rules in force have let leave.
+fn left(counters: &[Counter]) -> u64 {
+    let left = counters
+        .iter()
+        .filter(|it| it.hook == Hook::Egress && it.accept);
+    left.map(|it| it.packets).sum()
 }
 
 fn by_word(counts: BTreeMap<Reason, (u64, u64)>) -> BTreeMap<String, Count> {

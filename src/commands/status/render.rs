@@ -132,6 +132,9 @@ fn leaks(page: &mut Page, status: &Status) {
         watched,
         detected,
         last,
+        not_accounted,
+        found,
+        ..
     } = &status.leaks;
     let seen = format!("{} seen", count(*detected));
     match (detected, last) {
@@ -144,6 +147,19 @@ fn leaks(page: &mut Page, status: &Status) {
         (_, Some(last)) if status.reason.contains(last) => page.row("leaks", &seen, Tone::Bad),
         (_, Some(last)) => page.row("leaks", &format!("{seen}; last: {last}"), Tone::Bad),
         (_, None) => page.row("leaks", &seen, Tone::Bad),
+    }
+    if let Some(why) = not_accounted {
+        page.row(
+            "",
+            &format!("what was sent is not counted: {why}"),
+            Tone::Faint,
+        );
+    }
+    let undone = found.iter().filter(|it| !it.leaked).map(|it| it.count);
+    let undone: u64 = undone.sum();
+    if undone > 0 {
+        let changes = format!("{} by other programs, see `vpngw leaks`", count(undone));
+        page.row("undone", &changes, Tone::Wait);
     }
 }
 

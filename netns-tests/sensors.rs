@@ -1,0 +1,175 @@
+//! The gateway's own sensors: each sees what it is there for, in time, and ends it.
+
+use std::time::{Duration, Instant};
+
+use vpngw::control::api::{State, Status};
+use vpngw::leak::evidence::{Evidence, Sensor};
+
+use crate::lab::canary::{self, Canary};
+use crate::lab::conf::Conf;
+use crate::lab::gateway::{Gateway, PATIENCE};
+use crate::lab::tunnel::assert_inside;
+use crate::lab::{Lab, at, wait};
+use crate::probes::{self, udp};
+use crate::status::scrape;
+
+/// The bound of every sensor (one reading a second), and a busy machine's time.
+const BOUND: Duration = Duration::from_secs(3);
+
+/// What a program with CAP_NET_ADMIN can do that no rule sees: a packet on loopback is sent by the uplink,
+/// after the egress hook of another device has let it pass (net/sched/act_mirred.c).
+const REDIRECT: [&str; 2] = [
+    "tc qdisc add dev lo clsact",
+    "tc filter add dev lo egress protocol ip u32 match u32 0 0 action mirred egress redirect dev eth0",
+];
+
+fn redirect(lab: &Lab) {
+    for line in REDIRECT {
+        lab.app(line);
+    }
+}
+
+/// Sends to loopback until the frame is seen outside; it must have left for the rest to mean anything.
+fn leak(lab: &Lab, token: &Canary) {
+    wait("the redirected packet leaves", BOUND, || {
+        let sent = lab.ns.enter("app", || {
+            probes::send(&udp()?, token, at([127, 0, 0, 1].into(), 9))
+        });
+        sent.unwrap();
+        lab.sensor.drain();
+        lab.sensor.saw(token).then_some(())
+    });
+}
+
+fn evidence(gateway: &Gateway) -> Vec<Evidence> {
+    let said = gateway.ctl(&["leaks", "--json"]);
+    serde_json::from_slice(&said.stdout).unwrap()
+}
+
+fn blocked(gateway: &Gateway) -> Status {
+    gateway.wait_for("a leak blocks it", BOUND, |s| s.state == State::Blocked)
+}
+
+/// Rules cannot stop it, so in the end the device does.
+#[test]
+fn a_device_that_goes_on_leaking_is_set_down() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    lab.sensor.disarm();
+    redirect(&lab);
+    let token = canary::fresh();
+    leak(&lab, &token);
+    let status = blocked(&gateway);
+    assert!(status.leaks.detected > 0, "{:?}", status.leaks);
+    let start = Instant::now();
+    wait("the uplink is down", BOUND, || {
+        let _ = lab.ns.enter("app", || {
+            probes::send(&udp()?, &token, at([127, 0, 0, 1].into(), 9))
+        });
+        lab.app("ip link show dev eth0")
+            .contains("state DOWN")
+            .then_some(())
+    });
+    println!(
+        "set down {} ms after the block",
+        start.elapsed().as_millis()
+    );
+    let frame = evidence(&gateway)
+        .into_iter()
+        .find(|it| it.sensor == Sensor::Frame);
+    let frame = frame.expect("the frame is kept");
+    assert!(
+        frame.leaked && frame.what.contains("127.0.0.1:9"),
+        "{frame:?}"
+    );
+    let digits: String = token.iter().map(|b| format!("{b:02x}")).collect();
+    assert!(frame.bytes.contains(&digits), "{frame:?}");
+    assert_eq!(gateway.ctl(&["leaks"]).status.code(), Some(3));
+
+    // Somebody who sets it up again has it for a moment.
+    lab.app("ip link set eth0 up");
+    wait("it is down again", BOUND, || {
+        let shown = lab.app("ip link show dev eth0");
+        shown.contains("state DOWN").then_some(())
+    });
+
+    // The operator removes the cause and connects.
+    lab.app("tc qdisc del dev lo clsact");
+    assert_eq!(gateway.ctl(&["connect"]).status.code(), Some(0));
+    gateway.wait_connected();
+    assert_inside(&lab.ns, 1);
+}
+
+/// Without CAP_NET_RAW there is no frame sensor; the devices count all the same.
+#[test]
+fn a_frame_that_no_rule_counted_is_found_by_accounting() {
+    let lab = Lab::new();
+    let config = lab.conf().write(&lab.folder.path().join("app"));
+    let by = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"];
+    let gateway = Gateway::start_by(&lab, "app", &config, &[], &by);
+    gateway.wait_connected();
+    assert_inside(&lab.ns, 1);
+    let status = gateway.wait_for("it accounts", PATIENCE, |s| s.leaks.accounted);
+    assert!(!status.leaks.watched, "{:?}", status.leaks);
+    lab.sensor.disarm();
+    redirect(&lab);
+    // Not while the rules may just have been replaced.
+    std::thread::sleep(Duration::from_secs(1));
+    leak(&lab, &canary::fresh());
+    blocked(&gateway);
+    let found = evidence(&gateway);
+    assert!(
+        found
+            .iter()
+            .any(|it| it.sensor == Sensor::Accounting && it.leaked),
+        "{found:?}"
+    );
+    assert_eq!(gateway.ctl(&["status"]).status.code(), Some(3));
+}
+
+/// A queue holds frames back and drops some, so nobody could tell; that is said, not passed over.
+#[test]
+fn what_cannot_be_accounted_is_said() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    gateway.wait_for("it accounts", PATIENCE, |s| s.leaks.accounted);
+    lab.app("tc qdisc add dev eth0 root pfifo");
+    let status = gateway.wait_for("it does not", BOUND, |s| !s.leaks.accounted);
+    let why = status.leaks.not_accounted.unwrap();
+    assert!(why.contains("eth0") && why.contains("pfifo"), "{why}");
+    let page = gateway.ctl(&["leaks"]);
+    assert_eq!(page.status.code(), Some(0));
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(
+        page.contains("NOT watched: what the devices sent"),
+        "{page}"
+    );
+}
+
+/// What others change is undone, and a person can see that it happened.
+#[test]
+fn a_change_that_was_undone_is_kept() {
+    let lab = Lab::new();
+    let conf = Conf {
+        toml: "[metrics]\nlisten = \"127.0.0.1:9586\"".into(),
+        ..lab.conf()
+    };
+    let gateway = lab.connect(&conf);
+    lab.app("nft flush ruleset");
+    let status = gateway.wait_for("it is noticed", BOUND, |s| !s.leaks.found.is_empty());
+    let found = &status.leaks.found[0];
+    assert_eq!(
+        (found.sensor, found.leaked, status.state),
+        (Sensor::Watcher, false, State::Connected)
+    );
+    let kept = evidence(&gateway);
+    assert!(
+        kept.iter().any(|it| it.what.contains("table inet vpngw")),
+        "{kept:?}"
+    );
+    let metrics = scrape(&lab);
+    assert!(
+        metrics.contains("vpngw_changes_undone_total{sensor=\"watcher\",kind=\"rules\"}"),
+        "{metrics}"
+    );
+}
