@@ -9,7 +9,7 @@ use crate::lab::canary::{self, Canary};
 use crate::lab::conf::Conf;
 use crate::lab::gateway::{Gateway, PATIENCE};
 use crate::lab::tunnel::assert_inside;
-use crate::lab::{Lab, at, wait};
+use crate::lab::{HOST, Lab, at, wait};
 use crate::probes::{self, udp};
 use crate::status::scrape;
 
@@ -172,4 +172,47 @@ fn a_change_that_was_undone_is_kept() {
         metrics.contains("vpngw_changes_undone_total{sensor=\"watcher\",kind=\"rules\"}"),
         "{metrics}"
     );
+}
+
+/// Frames are counted by the rules, sent by the device, and read by us at three different moments, while the
+/// rules are replaced: the account must come out even all the same.
+#[test]
+fn bulk_traffic_under_replaced_rules_is_no_leak() {
+    let lab = Lab::new();
+    let plain = lab.conf();
+    let gateway = lab.connect(&plain);
+    let mut with_lan = lab.conf();
+    with_lan.toml = "[lan]\ninbound = [{ from = \"172.30.0.0/24\", to = \"tcp/8080\" }]".into();
+    let until = Instant::now() + Duration::from_secs(5);
+    let senders = [0, 1].map(|_| {
+        lab.ns.spawn("app", move || {
+            let socket = udp().unwrap();
+            while Instant::now() < until {
+                for _ in 0..64 {
+                    let _ = socket.send_to(&[7; 1200], &at(HOST, 9).into());
+                }
+            }
+        })
+    });
+    let mut round = 0;
+    while Instant::now() < until {
+        gateway.reload(if round % 2 == 0 { &with_lan } else { &plain });
+        round += 1;
+        std::thread::sleep(Duration::from_millis(if round % 10 == 0 {
+            1500
+        } else {
+            40
+        }));
+    }
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    // One more reading when all is quiet.
+    std::thread::sleep(Duration::from_millis(2500));
+    let status = gateway.status().unwrap();
+    assert!(status.leaks.accounted, "{:?}", status.leaks);
+    assert_eq!((status.state, status.leaks.detected), (State::Connected, 0));
+    let tally = lab.sensor.verdict();
+    println!("{round} reloads under {} frames", tally.wireguard);
+    assert!(tally.wireguard > 500, "{tally}");
 }

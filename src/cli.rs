@@ -104,6 +104,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Try the ways out of this namespace; exit 3 if one is open, 1 if that cannot be told
+    ///
+    /// Sends to documentation addresses only. Works in a container joined to the gateway, too.
+    Leaktest {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Exit 0 if the tunnel is usable, 1 if not
     Healthcheck,
     /// Check the configuration and print where each value came from

@@ -7,8 +7,8 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, leaks, load, plan,
-    preview, run, status,
+    check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, leaks, leaktest, load,
+    plan, preview, run, status,
 };
 
 fn main() -> Code {
@@ -39,6 +39,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Engine { link_fd } => engine::run(link_fd),
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Leaks { json } => leaks::run(shared.socket(), json),
+        Command::Leaktest { json } => leaktest::run(json),
         Command::Healthcheck => healthcheck::run(shared.socket()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod explain;
 pub mod healthcheck;
 pub mod leaks;
+pub mod leaktest;
 pub mod load;
 pub mod log;
 pub mod plan;
