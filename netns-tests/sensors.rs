@@ -146,6 +146,18 @@ fn what_cannot_be_accounted_is_said() {
     );
 }
 
+/// A probe is proof only where a rule refuses it.
+#[test]
+fn the_probe_proves_that_the_way_out_is_closed() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let status = gateway.wait_for("a probe", PATIENCE, |s| s.leaks.proof_age_seconds.is_some());
+    assert!(status.leaks.proof_age_seconds.is_some_and(|age| age < 60.0));
+    assert_eq!(status.leaks.detected, 0);
+    let tally = lab.sensor.verdict();
+    assert!(tally.wireguard > 0, "{tally}");
+}
+
 /// What others change is undone, and a person can see that it happened.
 #[test]
 fn a_change_that_was_undone_is_kept() {

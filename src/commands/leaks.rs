@@ -78,6 +78,13 @@ fn page(evidence: &[Evidence], status: &Status, now: f64) -> String {
                 .unwrap_or("not looked at yet"),
         ),
     ];
+    page += &match leaks.proof_age_seconds {
+        Some(age) => format!(
+            "Proved: a datagram out of each device was refused {} ago.\n",
+            duration(age)
+        ),
+        None => "NOT proved: no probe has been refused yet.\n".to_owned(),
+    };
     for (on, what, why) in watches {
         page += &match on {
             true => format!("Watched: {what}.\n"),
@@ -108,9 +115,10 @@ mod tests {
             .times(1200);
         let page = page(&[first, then], &example::connected(), 65.0);
         insta::assert_snapshot!(page, @r"
-        LEAK       1 min 1 s ago  frame       udp 172.30.0.2:9 > 203.0.113.9:9 by eth0, 1,200 times
+        LEAK         1 min 1 s ago  frame       udp 172.30.0.2:9 > 203.0.113.9:9 by eth0, 1,200 times
                                  0102
-        undone     1 min 4 s ago  watcher     table inet vpngw: is gone
+        undone       1 min 4 s ago  watcher     table inet vpngw: is gone
+        Proved: a datagram out of each device was refused 31 s ago.
         Watched: each frame that leaves.
         Watched: what the devices sent.
         ");
@@ -121,9 +129,11 @@ mod tests {
         let mut status = example::connected();
         status.leaks.watched = false;
         status.leaks.accounted = false;
+        status.leaks.proof_age_seconds = None;
         status.leaks.not_accounted = Some("eth0: it has a queue (fq_codel)".to_owned());
         insta::assert_snapshot!(page(&[], &status, 0.0), @r"
         No leak was seen, and nobody changed what guards the way out.
+        NOT proved: no probe has been refused yet.
         NOT watched: each frame that leaves: CAP_NET_RAW is missing.
         NOT watched: what the devices sent: eth0: it has a queue (fq_codel).
         ");

@@ -149,7 +149,7 @@ pub struct KillSwitch {
 }
 
 /// Leaks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leaks {
     /// Whether every frame that leaves is looked at. Without, `detected` says nothing.
     #[serde(default)]
@@ -165,6 +165,9 @@ pub struct Leaks {
     /// Why it is not.
     #[serde(default)]
     pub not_accounted: Option<String>,
+    /// Seconds since a probe out of each device was last refused by the rules.
+    #[serde(default)]
+    pub proof_age_seconds: Option<f64>,
     /// What the sensors found since start, by kind; with `leaked: false`, changes by others that were undone.
     #[serde(default)]
     pub found: Vec<Found>,

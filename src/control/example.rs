@@ -47,6 +47,7 @@ pub(crate) fn connected() -> Status {
             last: None,
             accounted: true,
             not_accounted: None,
+            proof_age_seconds: Some(31.4),
             found: Vec::new(),
         },
         lan: Lan {
@@ -131,6 +132,7 @@ pub(crate) fn blocked_by_leak() -> Status {
         detected: 1,
         last: Some(what.to_owned()),
         accounted: false,
+        proof_age_seconds: None,
         not_accounted: Some("eth0: it has a queue (fq_codel)".to_owned()),
         found: vec![Found {
             sensor: Sensor::Frame,

@@ -82,7 +82,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             blocked_packets: facts.blocked.values().map(|count| count.packets).sum(),
             blocked_by_reason,
         },
-        leaks: leaks(facts),
+        leaks: leaks(facts, parts.now),
         lan: Lan {
             inbound: config.lan.inbound.clone(),
             outbound: config.lan.outbound.clone(),
@@ -107,7 +107,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
     }
 }
 
-fn leaks(facts: &Facts) -> Leaks {
+fn leaks(facts: &Facts, now: SystemTime) -> Leaks {
     let (accounted, not_accounted) = match &facts.accounting {
         Accounting::Unknown => (false, None),
         Accounting::On => (true, None),
@@ -119,6 +119,11 @@ fn leaks(facts: &Facts) -> Leaks {
         last: facts.last_leak.clone(),
         accounted,
         not_accounted,
+        proof_age_seconds: facts.proven.and_then(|at| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at);
+            let age = now.duration_since(at).ok()?;
+            Some(age.as_secs_f64())
+        }),
         found: facts.found.clone(),
     }
 }

@@ -117,6 +117,8 @@ pub struct Facts {
     pub last_leak: Option<String>,
     /// How much the sensors found, by kind.
     pub found: Vec<Found>,
+    /// When a probe was last refused by the rules on every device: milliseconds since 1970.
+    pub proven: Option<u64>,
     /// Whether what the devices sent is held against what the rules let leave.
     pub accounting: Accounting,
 }

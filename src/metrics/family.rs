@@ -8,6 +8,9 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use super::{Peer, Process, Sample};
 use crate::control::api::{State, Status};
 
+/// Seconds for which a probe proves something: two missed ones are none.
+const PROVEN: f64 = 150.0;
+
 /// The sample as Prometheus text, families in the order of their names.
 pub fn render(sample: &Sample, process: Option<&Process>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
@@ -133,6 +136,13 @@ fn gateway(status: &Status) {
     let watching = [
         ("frame", status.leaks.watched),
         ("accounting", status.leaks.accounted),
+        (
+            "probe",
+            status
+                .leaks
+                .proof_age_seconds
+                .is_some_and(|age| age < PROVEN),
+        ),
     ];
     for (sensor, on) in watching {
         gauge(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::net::Fwmark;
+use crate::net::{Fwmark, IfName};
 
 /// Bytes of each buffer of the UDP socket: 4 MiB holds 20 ms at 1.6 Gbit/s.
 const BUFFER: usize = 4 << 20;
@@ -84,6 +84,20 @@ pub fn udp(mark: Fwmark, port: u16) -> Result<(UdpSocket, u16), SocketError> {
         }),
         Err(source) => Err(at("port".to_owned())(source)),
     }
+}
+
+/// Where a probe goes: an address set aside for documentation (RFC 5737), and the port where nothing is
+/// answered (RFC 863).
+pub const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
+
+/// Tries to send a datagram to [`NOWHERE`] by a device, past the routes.
+///
+/// # Errors
+/// EPERM is the proof that rules held it. Others say nothing of the rules.
+pub fn try_out(device: &IfName) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(device.as_str().as_bytes()))?;
+    socket.send_to(b"vpngw probe", &NOWHERE.into()).map(|_| ())
 }
 
 /// Large buffers: past the limits of `net.core.rmem_max` where we may, up to them where not. Small

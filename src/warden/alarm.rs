@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::namespace::Namespace;
 use crate::gateway::BlockReason;
@@ -14,7 +14,7 @@ use crate::leak::evidence::{Evidence, Findings, Sensor};
 use crate::link::Accounting;
 use crate::net::IfName;
 use crate::sys::link::Traffic;
-use crate::sys::{ethtool, link};
+use crate::sys::{ethtool, link, socket};
 
 /// How long frames may go on leaving after everything was blocked because of a leak: what was under way is
 /// gone by then. Whatever still leaves does so past the rules, and only a device that is down stops it.
@@ -37,8 +37,8 @@ pub(super) struct Alarm {
     /// Whether the engine has not heard of all findings.
     pub(super) untold: bool,
     account: Account,
-    /// Found by accounting, not yet acted upon.
-    uncounted: Vec<Leak>,
+    /// Found by accounting and probes, not yet acted upon.
+    found: Vec<Leak>,
     /// Since when everything is blocked because of a leak.
     since: Option<Instant>,
     /// Devices that were set down for good.
@@ -68,13 +68,38 @@ impl Namespace {
     /// What the sensors saw since the last call, kept.
     fn seen(&mut self, now: Instant) -> Vec<Leak> {
         let mut leaks = self.sensor.leaks(now, unix_ms());
-        leaks.append(&mut self.alarm.uncounted);
+        leaks.append(&mut self.alarm.found);
         for Leak { evidence, .. } in &leaks {
             self.facts.leaks += evidence.count;
             self.facts.last_leak = Some(evidence.what.clone());
             self.note(evidence.clone());
         }
         leaks
+    }
+
+    /// Tries the way out by each device, as a program would. Only a refusal by the rules is a proof; a
+    /// datagram that was taken is a leak, whatever the other sensors saw.
+    pub(super) fn probe(&mut self) {
+        let mut proven = true;
+        for device in self.facts.devices.clone() {
+            match socket::try_out(&device) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+                Err(error) => {
+                    debug!(%device, %error, "the probe proves nothing");
+                    proven = false;
+                }
+                Ok(()) => {
+                    let what =
+                        format!("udp to {} by {device}: no rule refused it", socket::NOWHERE);
+                    let evidence = Evidence::new(unix_ms(), Sensor::Probe, "udp", &what);
+                    self.alarm.found.push(Leak { device, evidence });
+                    proven = false;
+                }
+            }
+        }
+        if proven {
+            self.facts.proven = Some(unix_ms());
+        }
     }
 
     /// Keeps a finding.
@@ -166,7 +191,7 @@ impl Namespace {
         let device = self.uplink.as_ref().map_or(device, |it| &it.device).clone();
         let what = format!("frames by {device} that no rule let leave");
         let evidence = Evidence::new(unix_ms(), Sensor::Accounting, "uncounted", &what);
-        self.alarm.uncounted.push(Leak {
+        self.alarm.found.push(Leak {
             device,
             evidence: evidence.times(uncounted),
         });

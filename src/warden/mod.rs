@@ -35,6 +35,9 @@ pub use settle::Unsettled;
 /// How often packet counters are read and sent to the engine.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often a way out is tried, to see that it is closed.
+const PROBE: Duration = Duration::from_secs(60);
+
 /// How long a burst of notifications about the network is awaited before the namespace is looked at again. A new
 /// device has no route of ours and `inet output` refuses it from the start; this bounds how long raw
 /// frames could use it.
@@ -70,6 +73,8 @@ pub async fn run(start: Start) -> Result<(), StartError> {
     let mut child = Child::spawn(Instant::now());
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut probe = time::interval(PROBE);
+    probe.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut settle_at: Option<Instant> = None;
     let mut fault = std::pin::pin!(fault::injected());
     loop {
@@ -106,6 +111,10 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                     child.send(&ToEngine::UplinkChanged, &[]).await;
                 }
                 facts(&mut namespace, &mut child).await;
+            }
+            _ = probe.tick() => {
+                namespace.probe();
+                look_for_leaks(&mut namespace, &mut child).await;
             }
             _ = tick.tick() => {
                 if namespace.is_unsettled() {
