@@ -4,8 +4,9 @@
 use std::io;
 
 use crate::net::IfName;
-use crate::ruleset::attribute::{find, find_str, find_u32};
+use crate::ruleset::attribute::{find, find_name, find_str, find_u32};
 use crate::ruleset::{self, Batch, Family, Hook, Kernel, Part, Ruleset};
+use crate::sys::fault;
 use crate::sys::netlink::Netlink;
 
 mod readback;
@@ -223,7 +224,7 @@ pub fn devices() -> io::Result<Vec<IfName>> {
         };
         if leads_out(message.payload) != Some(false) {
             let attributes = message.payload.get(IFINFO..).unwrap_or_default();
-            match find_str(attributes, IFLA_IFNAME).map(str::parse) {
+            match find_name(attributes, IFLA_IFNAME).map(IfName::from_bytes) {
                 Some(Ok(name)) => found.push(name),
                 Some(Err(_)) | None => unnamed = true,
             }
@@ -261,7 +262,8 @@ fn hint(part: Part, errno: i32) -> Option<&'static str> {
 /// Sends a batch and reads the answers: errors of each part first, then, if there were none, the
 /// acknowledgement of the last (nfnetlink_rcv_batch, net/netfilter/nfnetlink.c).
 fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
-    nft.send(&batch.bytes)?;
+    nft.send(fault::spoil(batch)?.as_ref())?;
+    fault::answer()?;
     // Invariant: the last part is the end of the batch, the one before it asks for the acknowledgement.
     let last = batch.parts.len().saturating_sub(2);
     loop {

@@ -5,6 +5,7 @@
 //! removes nothing when it ends.
 
 mod child;
+mod keep;
 mod ledger;
 mod namespace;
 mod permit;
@@ -60,7 +61,7 @@ pub struct Start {
 ///
 /// # Errors
 ///
-/// [`StartError`]: what the namespace lacks. Deny-all stays in force.
+/// [`StartError`]: what the namespace lacks, from the start or since. Deny-all stays in force.
 pub async fn run(start: Start) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let reload = start.reload;
@@ -71,7 +72,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut settle_at: Option<Instant> = None;
     let mut fault = std::pin::pin!(fault::injected());
-    loop {
+    let outcome = loop {
         tokio::select! {
             () = &mut fault => {}
             message = child.receive() => match message {
@@ -88,8 +89,8 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 Ok(config) => reconfigure(&mut namespace, &mut child, config).await,
                 Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
             },
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break Ok(()),
+            _ = signals.interrupt.recv() => break Ok(()),
             changed = namespace.changed() => {
                 let soon = match changed {
                     // Packets may be leaving meanwhile.
@@ -105,8 +106,15 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                     child.send(&ToEngine::UplinkChanged, &[]).await;
                 }
                 facts(&mut namespace, &mut child).await;
+                if namespace.tunnel_is_lost() {
+                    break Err(StartError::TunnelLost(namespace.config.tunnel.device.clone()));
+                }
             }
             _ = tick.tick() => {
+                if namespace.tunnel_is_lost() {
+                    break Err(StartError::TunnelLost(namespace.config.tunnel.device.clone()));
+                }
+                namespace.keep_resolver();
                 if namespace.is_unsettled() {
                     settle_at.get_or_insert_with(Instant::now);
                 }
@@ -114,12 +122,12 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 facts(&mut namespace, &mut child).await;
             }
         }
-    }
+    };
     info!("stopping: everything but loopback is blocked and stays so");
     namespace.block(BlockReason::Stopping);
     child.stop(PATIENCE).await;
     namespace.leave();
-    Ok(())
+    outcome
 }
 
 async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden) {

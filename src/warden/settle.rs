@@ -56,8 +56,18 @@ impl Namespace {
         self.sensor
             .follow(&self.facts.devices, &policy, Instant::now());
         self.routes_wanting = true;
-        route::apply(&self.plan())?;
+        let removed = route::apply(&self.plan())?;
         self.routes_wanting = false;
+        for what in removed {
+            // At the start these are the uplink's own.
+            if self.routes_settled {
+                warn!(
+                    what,
+                    "another program led past the tunnel; this was done about it"
+                );
+            }
+        }
+        self.routes_settled = true;
         Ok(())
     }
 
@@ -126,6 +136,9 @@ impl Namespace {
             return Ok(());
         }
         self.count();
+        // An answer that was lost leaves it open which rules are in force: then those that are wanted next
+        // are loaded, whichever they are.
+        self.in_force = None;
         nft::apply(&ruleset)?;
         self.blocked_counts.turn();
         self.passed_counts.turn();
