@@ -1,14 +1,14 @@
 //! Faults to order, for the namespace tests. Only a build with the feature `netns` has them.
 
 #[cfg(feature = "netns")]
-pub use ordered::{Transaction, injected, order};
+pub(super) use ordered::spoil;
 #[cfg(feature = "netns")]
-pub(super) use ordered::{answer, spoil};
+pub use ordered::{Transaction, injected, order};
 
 #[cfg(not(feature = "netns"))]
 pub use none::injected;
 #[cfg(not(feature = "netns"))]
-pub(super) use none::{answer, spoil};
+pub(super) use none::spoil;
 
 #[cfg(not(feature = "netns"))]
 mod none {
@@ -19,14 +19,11 @@ mod none {
         std::future::pending().await
     }
 
-    /// The bytes of the batch as they are.
-    pub(in crate::sys) fn spoil(batch: &crate::ruleset::Batch) -> io::Result<&[u8]> {
-        Ok(&batch.bytes)
-    }
-
-    /// Nothing happens to the answer.
-    pub(in crate::sys) fn answer() -> io::Result<()> {
-        Ok(())
+    /// The batch as it is, and nothing happens to the answer.
+    pub(in crate::sys) fn spoil(
+        batch: &crate::ruleset::Batch,
+    ) -> io::Result<(&[u8], io::Result<()>)> {
+        Ok((&batch.bytes, Ok(())))
     }
 }
 
@@ -40,8 +37,8 @@ mod ordered {
     use crate::ruleset::{Batch, Family, Hook, Part};
 
     /// Names a file with the order for the transactions of a process; empty or missing is none. It is read
-    /// anew before each transaction.
-    const VARIABLE: &str = "VPNGW_FAULT";
+    /// anew before each transaction; an order that begins with `once` is for one of them.
+    const VARIABLE: &str = "NETNS_FAULT";
 
     /// No memory for a message (asm-generic/errno.h).
     const ENOBUFS: i32 = 105;
@@ -77,11 +74,13 @@ mod ordered {
         panic!("a fault, as ordered");
     }
 
-    /// The bytes of the batch, spoilt as ordered.
-    pub(in crate::sys) fn spoil(batch: &Batch) -> io::Result<Vec<u8>> {
+    /// What is sent in place of the batch, and what becomes of the answer, as ordered.
+    pub(in crate::sys) fn spoil(batch: &Batch) -> io::Result<(Vec<u8>, io::Result<()>)> {
         let mut bytes = batch.bytes.clone();
+        let no_memory = || io::Error::from_raw_os_error(ENOBUFS);
         match ordered() {
-            Some(Transaction::NotTaken) => return Err(io::Error::from_raw_os_error(ENOBUFS)),
+            Some(Transaction::NotTaken) => return Err(no_memory()),
+            Some(Transaction::AnswerLost) => return Ok((bytes, Err(no_memory()))),
             Some(Transaction::Refused(number)) => {
                 // No message of nf_tables has this type (linux/netfilter/nf_tables.h).
                 let kind = message(&mut bytes, number).and_then(|message| message.get_mut(4..6));
@@ -93,23 +92,22 @@ mod ordered {
                 let chain = number.and_then(|number| message(&mut bytes, number));
                 chain.into_iter().for_each(hang_elsewhere);
             }
-            Some(Transaction::AnswerLost) | None => {}
+            None => {}
         }
-        Ok(bytes)
-    }
-
-    /// The loss of an answer, as ordered.
-    pub(in crate::sys) fn answer() -> io::Result<()> {
-        match ordered() {
-            Some(Transaction::AnswerLost) => Err(io::Error::from_raw_os_error(ENOBUFS)),
-            Some(Transaction::NotTaken | Transaction::Refused(_) | Transaction::NoEgressHook)
-            | None => Ok(()),
-        }
+        Ok((bytes, Ok(())))
     }
 
     fn ordered() -> Option<Transaction> {
         ORDERED.get().or_else(|| {
-            let text = std::fs::read_to_string(std::env::var_os(VARIABLE)?).ok()?;
+            let path = std::env::var_os(VARIABLE)?;
+            let text = std::fs::read_to_string(&path).ok()?;
+            let text = match text.strip_prefix("once ") {
+                Some(rest) => {
+                    let _ = std::fs::remove_file(&path);
+                    rest
+                }
+                None => &text,
+            };
             let (word, number) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
             match word {
                 "refused" => number.parse().ok().map(Transaction::Refused),

@@ -195,13 +195,10 @@ async fn look_for_leaks(namespace: &mut Namespace, child: &mut Child) {
 }
 
 async fn facts(namespace: &mut Namespace, child: &mut Child) {
-    let was = namespace.blocked().cloned();
     let facts = namespace.facts();
     child.send(&ToEngine::Facts(Box::new(facts)), &[]).await;
     // The kernel would not take a ruleset meanwhile.
-    if was.is_none()
-        && let Some(reason) = namespace.blocked().cloned()
-    {
+    if let Some(reason) = namespace.news() {
         child.send(&ToEngine::Blocked(reason), &[]).await;
     }
 }

@@ -83,6 +83,8 @@ pub(super) struct Namespace {
     /// The socket of a configured port, and the port.
     listening: Option<(UdpSocket, u16)>,
     pub(super) blocked: Option<BlockReason>,
+    /// The block that the engine has to be told of.
+    pub(super) untold: Option<BlockReason>,
     /// What the kernel holds as far as we know.
     pub(super) in_force: Option<Ruleset>,
     /// Whether the last attempt at the routes failed.
@@ -138,6 +140,7 @@ impl Namespace {
             open: None,
             listening: None,
             blocked: None,
+            untold: None,
             in_force: None,
             routes_wanting: false,
             routes_settled: false,
@@ -257,6 +260,11 @@ impl Namespace {
         }
         self.write_resolver();
         Ok(self.config.clone())
+    }
+
+    /// Why everything is blocked, once, if that was not the engine's doing.
+    pub(super) fn news(&mut self) -> Option<BlockReason> {
+        self.untold.take()
     }
 
     /// Ready when the kernel says that something changed in the namespace.

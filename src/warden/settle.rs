@@ -136,10 +136,14 @@ impl Namespace {
             return Ok(());
         }
         self.count();
-        // An answer that was lost leaves it open which rules are in force: then those that are wanted next
-        // are loaded, whichever they are.
-        self.in_force = None;
-        nft::apply(&ruleset)?;
+        if let Err(error) = nft::apply(&ruleset) {
+            // Which rules are in force cannot be told: those that are wanted next are loaded, whichever
+            // they are.
+            if !error.changed_nothing() {
+                self.in_force = None;
+            }
+            return Err(error);
+        }
         self.blocked_counts.turn();
         self.passed_counts.turn();
         self.in_force = Some(ruleset);
@@ -153,7 +157,8 @@ impl Namespace {
             why,
             "the rules could not be put in force; everything is blocked"
         );
-        self.blocked.get_or_insert(BlockReason::Ruleset(why));
+        let reason = self.blocked.get_or_insert(BlockReason::Ruleset(why));
+        self.untold = Some(reason.clone());
         self.open = None;
         match self.settle() {
             Ok(()) | Err(Unsettled::Routes(_)) => {}
