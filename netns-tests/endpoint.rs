@@ -31,39 +31,6 @@ fn nobody_else_reaches_the_endpoint_while_connecting() {
     probes::fire(&lab, endpoint::PROBES);
 }
 
-/// What a program sends to the server's public address goes into the tunnel, not around it
-/// (CVE-2023-36671, CVE-2023-36673).
-#[test]
-fn the_servers_address_is_reached_through_the_tunnel() {
-    let lab = Lab::new();
-    let to = at(endpoint::ENDPOINT, 7);
-    let patience = Duration::from_secs(5);
-    let connect = |lab: &Lab| {
-        crate::lab::tunnel::Stream::open(&lab.ns, "app", to, patience).map(|s| s.greeting)
-    };
-    assert_eq!(
-        connect(&lab).ok().as_deref(),
-        Some("inside1 172.30.0.2\n"),
-        "the control"
-    );
-    let _gateway = lab.connect(&lab.conf());
-    assert_inside(&lab.ns, 1);
-    let greeting = connect(&lab).ok();
-    assert!(
-        greeting
-            .as_deref()
-            .is_none_or(|g| g == "inside1 10.64.0.2\n"),
-        "{greeting:?}"
-    );
-    let _ = ask(
-        &lab.ns,
-        "app",
-        at(endpoint::ENDPOINT, 9),
-        Duration::from_millis(600),
-    );
-    lab.sensor.verdict();
-}
-
 /// An authenticated message from elsewhere does not move the endpoint.
 #[test]
 fn the_endpoint_does_not_roam() {

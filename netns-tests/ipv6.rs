@@ -26,8 +26,9 @@ fn no_ipv6_frame_leaves() {
     probes::fire(&lab, ipv6::PROBES);
 }
 
+/// Anybody on the link may claim to be the IPv6 router.
 #[test]
-fn a_router_that_advertises_is_not_heard() {
+fn cve_2020_13401_a_router_that_advertises_is_not_heard() {
     let lab = Lab::new();
     let before = Advertiser::start(&lab.ns, 0xaa);
     wait(

@@ -19,6 +19,8 @@ mod connect;
 mod death;
 mod dns;
 mod endpoint;
+mod faults;
+mod findings;
 mod inner;
 mod ipv6;
 mod lan;

@@ -1,17 +1,15 @@
 //! Every other way out: plain, bound, marked, raw, multicast; and what a neighbour can find out.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use vpngw::control::api::State;
 
 use crate::lab::canary;
 use crate::lab::flood::Flood;
-use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::assert_inside;
-use crate::lab::{APP, APP_MAC, EVIL, HOST, LISTEN, Lab, TUNNEL, at, wait};
+use crate::lab::{APP, HOST, Lab, TUNNEL, at, wait};
 use crate::probes::device::marked;
 use crate::probes::{self, Probe, device, endpoint, ip, multicast, packet};
 
@@ -120,22 +118,6 @@ fn a_program_bound_to_the_uplinks_address_sends_nothing_into_the_tunnel() {
     lab.sensor.verdict();
 }
 
-/// A neighbour asks who has the tunnel's address (MLLVD-CR-24-03).
-#[test]
-fn a_neighbour_does_not_learn_the_tunnels_address() {
-    let lab = Lab::new();
-    lab.app("ip addr add 10.64.0.2/32 dev lo");
-    let asked = |target: Ipv4Addr| {
-        lab.ns
-            .enter("evil", || who_has(target, Duration::from_secs(2)))
-    };
-    assert!(asked(TUNNEL) && asked(APP), "the control");
-    lab.app("ip addr del 10.64.0.2/32 dev lo");
-    let _gateway = lab.connect(&lab.conf());
-    assert!(!asked(TUNNEL), "ARP gave away the tunnel's address");
-    lab.sensor.verdict();
-}
-
 /// The gateway asks for the router and for nobody else. Without the route to the router, which the
 /// kernel forgets when the link goes down, everything looks as if it were on the link.
 #[test]
@@ -154,80 +136,4 @@ fn arp_is_for_the_router_only() {
     gateway.wait_for("it is connected", patience, |s| s.state == State::Connected);
     assert_inside(&lab.ns, 1);
     lab.sensor.verdict();
-}
-
-/// A neighbour sends to the tunnel's address by way of the uplink (CVE-2019-14899).
-#[test]
-fn a_neighbour_gets_no_answer_from_the_tunnels_address() {
-    let lab = Lab::new();
-    lab.app("ip addr add 10.64.0.2/32 dev lo");
-    let answered = |port| lab.sensor.saw_flow(&(6, 7777, EVIL.into(), port));
-    wait(
-        "without a gateway it answers",
-        Duration::from_secs(20),
-        || {
-            syn(&lab, TUNNEL, 7777, 41000);
-            answered(41000).then_some(())
-        },
-    );
-    lab.app("ip addr del 10.64.0.2/32 dev lo");
-    let _gateway = lab.connect(&lab.conf());
-    for to in [TUNNEL, APP, Ipv4Addr::LOCALHOST, HOST] {
-        for port in [7777, 51820, LISTEN] {
-            syn(&lab, to, port, 41001);
-        }
-    }
-    assert_inside(&lab.ns, 1);
-    lab.sensor.verdict();
-    assert!(!answered(41001));
-}
-
-fn who_has(target: Ipv4Addr, patience: Duration) -> bool {
-    let mac = own_mac();
-    let mut frame = vec![0xff; 6];
-    frame.extend(mac);
-    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(mac);
-    frame.extend(EVIL.octets());
-    frame.extend([0; 6]);
-    frame.extend(target.octets());
-    let socket = PacketSocket::open("eth0", Layer::Frame, 0x0806).unwrap();
-    socket.watch(Duration::from_millis(100)).unwrap();
-    let start = std::time::Instant::now();
-    let mut buffer = [0; 256];
-    while start.elapsed() < patience {
-        socket.send(&frame).unwrap();
-        while let Ok(got) = socket.recv(&mut buffer) {
-            let reply = !got.outgoing && got.len >= 32 && buffer[20..22] == [0, 2];
-            if reply && buffer[28..32] == target.octets() {
-                return true;
-            }
-        }
-    }
-    false
-}
-
-fn own_mac() -> [u8; 6] {
-    let text = std::process::Command::new("ip")
-        .args(["-o", "link", "show", "dev", "eth0"])
-        .output();
-    let text = String::from_utf8(text.unwrap().stdout).unwrap();
-    let mac = text.split("link/ether ").nth(1).unwrap();
-    let mut bytes = [0; 6];
-    for (byte, digits) in bytes.iter_mut().zip(mac[..17].split(':')) {
-        *byte = u8::from_str_radix(digits, 16).unwrap();
-    }
-    bytes
-}
-
-/// A SYN from the hostile neighbour, straight to the gateway's link-layer address.
-fn syn(lab: &Lab, to: Ipv4Addr, port: u16, from_port: u16) {
-    lab.ns.enter("evil", || {
-        let mut frame = APP_MAC.to_vec();
-        frame.extend(own_mac());
-        frame.extend([8, 0]);
-        frame.extend(probes::ipv4_syn((EVIL, from_port), (to, port)));
-        let socket = PacketSocket::open("eth0", Layer::Frame, 0).unwrap();
-        socket.send(&frame).unwrap();
-    });
 }

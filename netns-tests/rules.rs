@@ -25,7 +25,7 @@ use vpngw::sys::nft::{self, ApplyError, CheckError};
 
 mod frames;
 mod packets;
-mod wire;
+pub(crate) mod wire;
 
 /// A network namespace of its own, gone with the value.
 pub(crate) struct Ns(File);

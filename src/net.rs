@@ -9,35 +9,82 @@ use serde::{Deserialize, Serialize};
 
 pub mod networks;
 
-/// The name of a network device: 1 to 15 bytes, no slash, no white space (`IFNAMSIZ`, linux/if.h;
-/// `dev_valid_name`, net/core/dev.c).
+/// The name of a network device as the kernel takes it: 1 to 15 bytes, no slash, colon or white space
+/// (`IFNAMSIZ`, linux/if.h; `dev_valid_name`, net/core/dev.c). Held as text that is safe in a log, in
+/// nft and in a path: what is not a printable character of ASCII, and `"`, `*` and `\`, is written `\x22`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IfName(String);
 
 impl IfName {
-    /// The name as the kernel writes it.
+    /// The name as text, which for all but odd names is the name itself.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name as the kernel has it.
+    pub fn bytes(&self) -> Vec<u8> {
+        unescape(&self.0)
+    }
+
+    /// Reads a name of the kernel, without its end mark.
+    ///
+    /// # Errors
+    ///
+    /// [`NetError::IfName`] where no device can have it.
+    pub fn from_bytes(name: &[u8]) -> Result<Self, NetError> {
+        let text: String = name.iter().map(|byte| escape(*byte)).collect();
+        // `isspace` of the kernel takes 0xa0 for one (lib/ctype.c).
+        let bad = |byte: &u8| matches!(byte, 0 | b'/' | b':' | 9..=13 | b' ' | 0xa0);
+        let valid = (1..=15).contains(&name.len())
+            && name != b"."
+            && name != b".."
+            && !name.iter().any(bad);
+        if valid {
+            Ok(Self(text))
+        } else {
+            Err(NetError::IfName(text))
+        }
+    }
+
+    /// Whether the name reads as it is: what a person can be expected to write.
+    pub fn is_plain(&self) -> bool {
+        !self.0.contains('\\')
+    }
+}
+
+fn escape(byte: u8) -> String {
+    if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'*' | b'\\') {
+        char::from(byte).to_string()
+    } else {
+        format!("\\x{byte:02x}")
+    }
+}
+
+/// The bytes that [`escape`] wrote; whatever else begins with a backslash stands for itself.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = rest.strip_prefix(b"\\x").and_then(|rest| rest.get(..2));
+        let digits = digits.and_then(|digits| str::from_utf8(digits).ok());
+        let byte = digits
+            .filter(|digits| !digits.starts_with('+'))
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        rest = match byte {
+            Some(_) => rest.get(4..).unwrap_or_default(),
+            None => after,
+        };
+        bytes.push(byte.unwrap_or(*first));
+    }
+    bytes
 }
 
 impl FromStr for IfName {
     type Err = NetError;
 
     fn from_str(text: &str) -> Result<Self, NetError> {
-        let valid = !text.is_empty()
-            && text.len() <= 15
-            && text != "."
-            && text != ".."
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'"');
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(NetError::IfName(text.to_owned()))
-        }
+        Self::from_bytes(&unescape(text))
     }
 }
 
@@ -170,7 +217,7 @@ pub struct Uplink {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
     /// Not a device name.
-    #[error("`{0}` is not a device name: 1 to 15 printable characters without `/`, `:` or quotes")]
+    #[error("`{0}` is not a device name: 1 to 15 characters without `/`, `:` or white space")]
     IfName(String),
     /// Not a port.
     #[error("`{0}` is not a port: write `tcp/8080` or `udp/53`, 1 to 65535")]
@@ -191,11 +238,35 @@ mod tests {
             "a/b",
             "sixteen-letters!",
             "a b",
-            "a\"b",
             "a:b",
+            "a\u{a0}b",
         ] {
             assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_odd_name_is_shown_in_plain_characters_and_reads_as_it_is_shown() {
+        for odd in [
+            &b"o\"dd"[..],
+            b"a\\x41",
+            b"\xff\xfe",
+            "\u{fc}ber".as_bytes(),
+            b"\x1b[2J",
+            b"{,}",
+        ] {
+            let name = IfName::from_bytes(odd).unwrap();
+            assert_eq!(name.bytes(), odd);
+            assert!(
+                name.as_str()
+                    .bytes()
+                    .all(|b| b.is_ascii_graphic() && b != b'"'),
+                "{name}"
+            );
+            assert_eq!(name.as_str().parse::<IfName>().unwrap(), name);
+        }
+        assert_eq!(IfName::from_bytes(b"o\"dd").unwrap().as_str(), "o\\x22dd");
+        assert!(IfName::from_bytes(b"\0").is_err());
     }
 
     #[test]

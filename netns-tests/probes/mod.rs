@@ -154,7 +154,8 @@ pub fn ipv4_syn(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
     bytes
 }
 
-fn ipv4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: u16) -> Vec<u8> {
+/// The header of an IPv4 packet.
+pub fn ipv4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: u16) -> Vec<u8> {
     let mut bytes = vec![0x45, 0];
     bytes.extend((20 + payload).to_be_bytes());
     bytes.extend([0x12, 0x34, 0, 0, 64, protocol, 0, 0]);

@@ -197,7 +197,7 @@ fn a_raw_frame_dies_at_egress() {
     let lab = lab();
     let far = lab.world.run(|| Wire::open("w0"));
     let near = lab.app.run(|| Wire::open("eth0"));
-    let canary = frame(&udp(("172.30.0.2", 9), ("1.1.1.1", 53), b"canary"));
+    let canary = frame(&udp(("172.30.0.2", 9), ("1.1.1.1", 443), b"canary"));
     near.send(&canary).unwrap();
     assert!(
         far.seen(SOON).contains(&canary),

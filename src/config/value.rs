@@ -300,7 +300,8 @@ pub(super) fn port(text: &str) -> Parsed<Port> {
 
 /// A device name.
 pub(super) fn device(text: &str) -> Parsed<IfName> {
-    text.parse().map_err(|_: NetError| {
+    let name = text.parse().ok();
+    name.filter(IfName::is_plain).ok_or_else(|| {
         Problem::new(
             format!("`{}` is not a device name", quiet(text)),
             "write 1 to 15 printable characters without `/`, `:` or quotes, such as `eth0`",

@@ -75,11 +75,15 @@ pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
         .collect()
 }
 
-/// Steps from `current` to the rules of the plan. Rules at other priorities are not ours to touch.
-pub fn rule_changes(current: &[Rule], plan: &Plan) -> Vec<RuleChange> {
+/// Steps from `current` to the rules of the plan. Rules at other priorities are not ours to touch, unless
+/// they lead past the tunnel, or our own flow away from its way.
+pub fn rule_changes(current: &[Rule], routes: &[Route], plan: &Plan) -> Vec<RuleChange> {
     let missing = |rule: &&Rule| !current.contains(rule);
     let added = plan.rules.iter().filter(missing);
-    let unwanted = |rule: &&Rule| OURS.contains(&rule.priority) && !plan.rules.contains(rule);
+    let unwanted = |rule: &&Rule| {
+        (OURS.contains(&rule.priority) || beats_ours(rule, routes, plan))
+            && !plan.rules.contains(rule)
+    };
     let removed = current.iter().filter(unwanted);
     // The new rule first: a packet of ours is never without one.
     let added = added.cloned().map(RuleChange::Add);
@@ -88,13 +92,37 @@ pub fn rule_changes(current: &[Rule], plan: &Plan) -> Vec<RuleChange> {
         .collect()
 }
 
-/// Whether the main table leads to the uplink by this route, or anywhere by default.
+/// Whether it is asked before our rules and its table leads out: by the uplink, or anywhere with the
+/// packets of our own flow. The main table has nothing but our routes by the uplink, so it does no harm
+/// to the packets of others.
+fn beats_ours(rule: &Rule, routes: &[Route], plan: &Plan) -> bool {
+    if rule.priority >= PRIORITY {
+        return false;
+    }
+    let mark = plan.rules.iter().find_map(|ours| ours.mark);
+    let remote = plan
+        .rules
+        .iter()
+        .find_map(|ours| Some(*ours.flow?.remote.ip()));
+    let ours = mark.is_some_and(|mark| rule.takes(mark));
+    let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
+    let mut of_table = routes.iter().filter(|route| route.table == rule.table);
+    of_table.any(|route| {
+        let out = uplink.is_some() && route.device.as_ref() == uplink;
+        let away = remote.is_some_and(|remote| route.destination.contains(remote));
+        (out && rule.table != MAIN) || (ours && away)
+    })
+}
+
+/// Whether the main table leads to the uplink by this route, or anywhere by default. A nexthop object that
+/// the kernel does not print may lead anywhere.
 fn leads_out(route: &Route, plan: &Plan) -> bool {
     let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
     let by_uplink = uplink.is_some() && route.device.as_ref() == uplink;
+    let hidden = route.nexthop.is_some() && route.device.is_none();
     route.table == MAIN
         && route.kind == Kind::Unicast
-        && (by_uplink || route.destination.prefix() == 0)
+        && (by_uplink || route.destination.prefix() == 0 || hidden)
         && route.device.as_ref() != Some(&plan.tunnel.device)
 }
 
@@ -103,10 +131,14 @@ fn leads_out(route: &Route, plan: &Plan) -> bool {
 /// remembering: they follow from the configuration.
 fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
     let mut memories: Vec<Route> = Vec::new();
-    let foreign = unwanted.iter().filter(|route| route.protocol != PROTOCOL);
+    // Of a route by a nexthop object only what the kernel prints of it can be remembered.
+    let known = |route: &&&Route| route.protocol != PROTOCOL && route.device.is_some();
+    let foreign = unwanted.iter().filter(known);
     let foreign = foreign.map(|route| Route {
         table: MEMORY,
         onlink: route.gateway.is_some(),
+        tos: 0,
+        nexthop: None,
         ..(*route).clone()
     });
     for memory in foreign {
@@ -159,6 +191,7 @@ fn first(current: &[Route], route: &Route) -> bool {
 mod tests {
     use super::super::tests::{config, plan, uplink};
     use super::*;
+    use crate::net::Fwmark;
 
     fn apply(current: &mut Vec<Route>, changes: &[Change]) {
         for change in changes {
@@ -261,24 +294,80 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_others_stay() {
+    fn a_route_by_a_nexthop_object_is_remembered_by_what_it_leads_to() {
         let plan = plan(&config());
-        let foreign = Rule {
-            priority: 100,
-            mark: None,
-            flow: None,
-            table: MAIN,
+        let mut routes = fresh();
+        routes[0].nexthop = Some(5);
+        settle(&mut routes, &plan);
+        assert!(routes.iter().all(|route| route.nexthop.is_none()));
+        assert!(
+            routes
+                .iter()
+                .any(|route| route.table == MEMORY && route.gateway == uplink().gateway)
+        );
+        let hidden = Route {
+            device: None,
+            gateway: None,
+            nexthop: Some(6),
+            destination: "203.0.113.0/24".parse().unwrap(),
+            ..fresh().remove(0)
         };
-        let stale = Rule {
-            priority: PRIORITY,
-            mark: None,
+        assert_eq!(
+            changes(&[plan.routes.clone(), vec![hidden.clone()]].concat(), &plan).last(),
+            Some(&Change::Remove(hidden))
+        );
+    }
+
+    fn foreign(priority: u32, mark: Option<u32>, table: u32) -> Rule {
+        Rule {
+            priority,
+            mark: mark.map(Fwmark),
+            mask: u32::MAX,
             flow: None,
-            table: MARKED,
-        };
-        let steps = rule_changes(&[foreign, stale.clone()], &plan);
-        let removed = steps
-            .iter()
-            .filter(|step| matches!(step, RuleChange::Remove(_)));
-        assert_eq!(removed.collect::<Vec<_>>(), [&RuleChange::Remove(stale)]);
+            table,
+            other: true,
+        }
+    }
+
+    fn removed(current: &[Rule], routes: &[Route]) -> Vec<Rule> {
+        let steps = rule_changes(current, routes, &plan(&config()));
+        let removed = steps.into_iter().filter_map(|step| match step {
+            RuleChange::Remove(rule) => Some(rule),
+            RuleChange::Add(_) => None,
+        });
+        removed.collect()
+    }
+
+    #[test]
+    fn rules_of_others_stay_unless_they_lead_out() {
+        let mut routes = plan(&config()).routes;
+        routes.push(Route {
+            table: 200,
+            ..fresh().remove(0)
+        });
+        routes.push(Route::on_link(
+            52,
+            "100.64.0.0/10".parse().unwrap(),
+            &"other0".parse().unwrap(),
+            None,
+        ));
+        let stale = foreign(PRIORITY, None, MARKED);
+        let (to_uplink, ours_away) = (foreign(7, Some(9), 200), foreign(100, Some(0x1234), MAIN));
+        let anybody_s = foreign(100, None, MAIN);
+        let current = [
+            foreign(0, None, 255),
+            foreign(5210, Some(0x80000), MAIN),
+            foreign(5270, None, 52),
+            stale.clone(),
+            to_uplink.clone(),
+            ours_away.clone(),
+            anybody_s.clone(),
+            foreign(32766, None, MAIN),
+            foreign(32765, None, 200),
+        ];
+        assert_eq!(
+            removed(&current, &routes),
+            [stale, to_uplink, ours_away, anybody_s]
+        );
     }
 }

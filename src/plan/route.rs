@@ -39,6 +39,10 @@ pub struct Route {
     pub onlink: bool,
     /// Who added it; [`PROTOCOL`] if we did.
     pub protocol: u8,
+    /// The type of service that it is for; ours are for all (0).
+    pub tos: u8,
+    /// The number of the nexthop object that says where it leads (`ip nexthop`); ours have none.
+    pub nexthop: Option<u32>,
 }
 
 /// What a route does with a packet.
@@ -82,6 +86,8 @@ impl Route {
             scope: Scope::Link,
             onlink: false,
             protocol: PROTOCOL,
+            tos: 0,
+            nexthop: None,
         }
     }
 
@@ -114,13 +120,15 @@ impl Route {
             scope: Scope::Global,
             onlink: false,
             protocol: PROTOCOL,
+            tos: 0,
+            nexthop: None,
         }
     }
 
     /// Whether adding one replaces the other (`fib_find_alias`, net/ipv4/fib_trie.c).
     pub(super) fn replaces(&self, other: &Self) -> bool {
-        (self.table, self.destination, self.metric)
-            == (other.table, other.destination, other.metric)
+        (self.table, self.destination, self.metric, self.tos)
+            == (other.table, other.destination, other.metric, other.tos)
     }
 }
 
@@ -135,6 +143,12 @@ impl fmt::Display for Route {
             0 => f.write_str("default")?,
             32 => write!(f, "{}", self.destination.ip())?,
             _ => write!(f, "{}", self.destination)?,
+        }
+        if self.tos != 0 {
+            write!(f, " tos {:#x}", self.tos)?;
+        }
+        if let Some(nexthop) = self.nexthop {
+            write!(f, " nhid {nexthop}")?;
         }
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
@@ -171,10 +185,14 @@ pub struct Rule {
     pub priority: u32,
     /// Only packets with this mark.
     pub mark: Option<Fwmark>,
+    /// The bits of the mark that count; all of them in ours.
+    pub mask: u32,
     /// Only packets of this flow.
     pub flow: Option<Flow>,
     /// The table that is asked.
     pub table: u32,
+    /// Whether it has conditions or an action that none of ours has.
+    pub other: bool,
 }
 
 /// One UDP flow, seen from our side.
@@ -192,8 +210,10 @@ impl Rule {
         Self {
             priority,
             mark: Some(mark),
+            mask: u32::MAX,
             flow: None,
             table: MARKED,
+            other: false,
         }
     }
 
@@ -204,12 +224,21 @@ impl Rule {
         Self {
             priority,
             mark: None,
+            mask: u32::MAX,
             flow: Some(Flow {
                 source_port: hole.source_port,
                 remote: hole.remote,
             }),
             table: MARKED,
+            other: false,
         }
+    }
+}
+
+impl Rule {
+    /// Whether a packet with this mark may fall under it, its other conditions aside.
+    pub(super) fn takes(&self, packet: Fwmark) -> bool {
+        self.mark.is_none_or(|mark| packet.0 & self.mask == mark.0)
     }
 }
 
@@ -218,6 +247,9 @@ impl fmt::Display for Rule {
         write!(f, "priority {}", self.priority)?;
         if let Some(mark) = self.mark {
             write!(f, " fwmark {mark}")?;
+            if self.mask != u32::MAX {
+                write!(f, "/{:#x}", self.mask)?;
+            }
         }
         if let Some(Flow {
             source_port,

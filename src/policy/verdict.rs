@@ -206,6 +206,9 @@ fn output(policy: &Policy, packet: &Packet<'_>) -> Verdict {
             return accept(Reason::Resolver);
         }
     }
+    if packet.would_loop(policy) {
+        return refuse(Reason::Endpoint);
+    }
     if MULTICAST.contains(packet.destination) {
         return refuse(Reason::Multicast);
     }
@@ -357,6 +360,15 @@ impl Packet<'_> {
 
     fn is_wireguard_to(&self, hole: &Hole) -> bool {
         self.is_from(hole) && self.flow.protocol.wireguard()
+    }
+
+    /// One of our own packets, on its way into the tunnel that it carries.
+    fn would_loop(&self, policy: &Policy) -> bool {
+        let uplink = policy.uplink.as_ref();
+        let hole = uplink.and_then(|uplink| uplink.endpoint.or(uplink.resolver));
+        let tunnel = policy.tunnel.as_ref();
+        tunnel.is_some_and(|tunnel| tunnel.device == self.flow.device.name)
+            && hole.is_some_and(|hole| hole.mark == self.flow.mark)
     }
 
     fn answers(&self, hole: &Hole) -> bool {

@@ -17,8 +17,13 @@ pub fn put(buffer: &mut Vec<u8>, kind: u16, payload: &[u8]) {
 
 /// Appends a string with its end mark.
 pub fn put_str(buffer: &mut Vec<u8>, kind: u16, text: &str) {
+    put_name(buffer, kind, text.as_bytes());
+}
+
+/// Appends a string that need not be UTF-8, with its end mark.
+pub fn put_name(buffer: &mut Vec<u8>, kind: u16, name: &[u8]) {
     nest(buffer, kind, |buffer| {
-        buffer.extend_from_slice(text.as_bytes());
+        buffer.extend_from_slice(name);
         buffer.push(0);
     });
 }
@@ -65,12 +70,17 @@ pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 
 /// The string in the first attribute of this type, up to its end mark.
 pub fn find_str(bytes: &[u8], kind: u16) -> Option<&str> {
-    let payload = find(bytes, kind)?;
-    let end = payload
-        .iter()
-        .position(|b| *b == 0)
-        .unwrap_or(payload.len());
-    str::from_utf8(&payload[..end]).ok()
+    str::from_utf8(find_name(bytes, kind)?).ok()
+}
+
+/// The same where it need not be UTF-8.
+pub fn find_name(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    find(bytes, kind).map(until_end_mark)
+}
+
+/// A string of the kernel without what follows its end mark.
+pub fn until_end_mark(payload: &[u8]) -> &[u8] {
+    payload.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// The 32-bit number in network order in the first attribute of this type.

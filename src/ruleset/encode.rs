@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::attribute::{put, put_nested, put_str, put_u32};
+use super::attribute::{put, put_name, put_nested, put_str, put_u32};
 use super::expression::put_rule;
 use super::{Chain, Family, Hook, Rule, Ruleset, TABLE, Table};
 use crate::policy::Reason;
@@ -203,10 +203,10 @@ pub(super) fn put_chain(message: &mut Vec<u8>, family: Family, chain: &Chain) {
         put_u32(hook, 2, priority(chain.hook).cast_unsigned());
         match chain.devices.as_slice() {
             [] => {}
-            [device] => put_str(hook, 3, device.as_str()),
+            [device] => put_name(hook, 3, &device.bytes()),
             several => put_nested(hook, 4, |list| {
                 for device in several {
-                    put_str(list, 1, device.as_str());
+                    put_name(list, 1, &device.bytes());
                 }
             }),
         }

@@ -113,8 +113,8 @@ impl List<'_> {
             Match::NotIn(name) => self.device(Meta::IifName, Cmp::Neq, name),
             Match::Out(name) => self.device(Meta::OifName, Cmp::Eq, name),
             Match::NotOut(name) => self.device(Meta::OifName, Cmp::Neq, name),
-            Match::InKindTun => self.name(Meta::IifKind, Cmp::Eq, "tun"),
-            Match::OutKindTun => self.name(Meta::OifKind, Cmp::Eq, "tun"),
+            Match::InKindTun => self.name(Meta::IifKind, Cmp::Eq, b"tun"),
+            Match::OutKindTun => self.name(Meta::OifKind, Cmp::Eq, b"tun"),
             Match::Ipv4 => self.ethertype(ETHER_IP),
             Match::Ipv6 => self.meta(Meta::NfProto, Cmp::Eq, &[IPV6]),
             Match::Mark(mark) => self.meta(Meta::Mark, Cmp::Eq, &mark.0.to_ne_bytes()),
@@ -186,13 +186,13 @@ impl List<'_> {
     }
 
     fn device(&mut self, key: Meta, cmp: Cmp, name: &IfName) {
-        self.name(key, cmp, name.as_str());
+        self.name(key, cmp, &name.bytes());
     }
 
-    fn name(&mut self, key: Meta, cmp: Cmp, name: &str) {
+    fn name(&mut self, key: Meta, cmp: Cmp, name: &[u8]) {
         let mut padded = [0; NAME_BYTES];
         let length = name.len().min(NAME_BYTES);
-        padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+        padded[..length].copy_from_slice(&name[..length]);
         self.meta(key, cmp, &padded);
     }
 

@@ -249,6 +249,12 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     ];
     if let Some(uplink) = &policy.uplink {
         rules.extend(holes(uplink));
+        rules.extend(
+            policy
+                .tunnel
+                .iter()
+                .flat_map(|tunnel| loops(uplink, tunnel)),
+        );
     }
     rules.push(refuse(
         Reason::Multicast,
@@ -310,6 +316,13 @@ fn holes(uplink: &UplinkPolicy) -> Vec<Rule> {
         rules.push(to(hole, Reason::Resolver));
     }
     rules
+}
+
+/// Our own packets never enter the tunnel, whatever leads them there: each would make another.
+fn loops(uplink: &UplinkPolicy, tunnel: &TunnelPolicy) -> Option<Rule> {
+    let hole = uplink.endpoint.or(uplink.resolver)?;
+    let device = Match::Out(tunnel.device.clone());
+    Some(drop(Reason::Endpoint, [device, Match::Mark(hole.mark)]))
 }
 
 /// Name, kind and source: what a packet has that really goes into the tunnel.

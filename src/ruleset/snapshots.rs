@@ -140,6 +140,7 @@ fn connected_without_exceptions() {
             ip daddr 127.0.0.11 counter log prefix "docker-resolver" group 5 reject with icmpx admin-prohibited comment "docker-resolver"
             oifname "lo" accept comment "loopback"
             oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
+            oifname "tun0" meta mark 0x00001234 counter drop comment "endpoint"
             ip daddr 224.0.0.0/3 counter log prefix "multicast" group 5 reject with icmpx admin-prohibited comment "multicast"
             ip daddr 169.254.169.254 counter log prefix "metadata" group 5 reject with icmpx admin-prohibited comment "metadata"
             ip daddr 169.254.170.2 counter log prefix "metadata" group 5 reject with icmpx admin-prohibited comment "metadata"

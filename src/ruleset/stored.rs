@@ -1,10 +1,11 @@
 //! Whether what the kernel holds is what we meant. The kernel prints its own attributes besides ours
 //! (handles, counts), so ours have to be among them; lists have to be of the same length and order.
 
-use super::attribute::{contains, each, find, find_str, find_u32};
+use super::attribute::{contains, each, find, find_name, find_u32, until_end_mark};
 use super::encode::{comment, put_chain};
 use super::expression::put_rule;
 use super::{Chain, Family, Rule};
+use crate::net::IfName;
 use crate::policy::Reason;
 
 pub use super::expression::{DATA, NAME};
@@ -26,20 +27,21 @@ pub fn chain(attributes: &[u8], family: Family, chain: &Chain) -> bool {
     contains(attributes, &wanted) && devices(attributes) == names(chain)
 }
 
-fn names(chain: &Chain) -> Vec<&str> {
-    chain.devices.iter().map(|name| name.as_str()).collect()
+fn names(chain: &Chain) -> Vec<Vec<u8>> {
+    let mut names: Vec<_> = chain.devices.iter().map(IfName::bytes).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The devices of a chain, sorted. One alone may be printed as such, as a list, or as both.
-fn devices(attributes: &[u8]) -> Vec<&str> {
+fn devices(attributes: &[u8]) -> Vec<Vec<u8>> {
     let hook = find(attributes, HOOK).unwrap_or_default();
     let list = find(hook, HOOK_DEVICES).unwrap_or_default();
     let mut names: Vec<_> = each(list)
-        .filter_map(|(_, name)| str::from_utf8(name).ok())
-        .map(|name| name.trim_end_matches('\0'))
+        .map(|(_, name)| until_end_mark(name).to_vec())
         .collect();
     if names.is_empty() {
-        names.extend(find_str(hook, HOOK_DEVICE));
+        names.extend(find_name(hook, HOOK_DEVICE).map(<[u8]>::to_vec));
     }
     names.sort_unstable();
     names

@@ -1,20 +1,149 @@
-//! A fault to order, for the namespace tests: SIGUSR2 makes the half that gets it panic. Only a build
-//! with the feature `netns` has it.
+//! Faults to order, for the namespace tests. Only a build with the feature `netns` has them.
 
-/// Panics when the fault is ordered; pending until then.
 #[cfg(feature = "netns")]
-pub async fn injected() {
-    use tokio::signal::unix::{SignalKind, signal};
+pub(super) use ordered::spoil;
+#[cfg(feature = "netns")]
+pub use ordered::{Transaction, injected, order};
 
-    let Ok(mut ordered) = signal(SignalKind::user_defined2()) else {
-        return std::future::pending().await;
-    };
-    ordered.recv().await;
-    panic!("a fault, as ordered");
+#[cfg(not(feature = "netns"))]
+pub use none::injected;
+#[cfg(not(feature = "netns"))]
+pub(super) use none::spoil;
+
+#[cfg(not(feature = "netns"))]
+mod none {
+    use std::io;
+
+    /// Pending for ever.
+    pub async fn injected() {
+        std::future::pending().await
+    }
+
+    /// The batch as it is, and nothing happens to the answer.
+    pub(in crate::sys) fn spoil(
+        batch: &crate::ruleset::Batch,
+    ) -> io::Result<(&[u8], io::Result<()>)> {
+        Ok((&batch.bytes, Ok(())))
+    }
 }
 
-/// Pending for ever.
-#[cfg(not(feature = "netns"))]
-pub async fn injected() {
-    std::future::pending().await
+#[cfg(feature = "netns")]
+mod ordered {
+    use std::cell::Cell;
+    use std::io;
+
+    use tokio::signal::unix::{SignalKind, signal};
+
+    use crate::ruleset::{Batch, Family, Hook, Part};
+
+    /// Names a file with the order for the transactions of a process; empty or missing is none. It is read
+    /// anew before each transaction; an order that begins with `once` is for one of them.
+    const VARIABLE: &str = "NETNS_FAULT";
+
+    /// No memory for a message (asm-generic/errno.h).
+    const ENOBUFS: i32 = 105;
+
+    /// What goes wrong with transactions of nftables.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Transaction {
+        /// The kernel refuses the message of this number.
+        Refused(usize),
+        /// The kernel says of the egress hook what one before Linux 5.16 says.
+        NoEgressHook,
+        /// The kernel has no memory to take the transaction.
+        NotTaken,
+        /// The kernel takes the transaction and has no memory for the answer.
+        AnswerLost,
+    }
+
+    thread_local! {
+        static ORDERED: Cell<Option<Transaction>> = const { Cell::new(None) };
+    }
+
+    /// Orders a fault for the transactions of this thread.
+    pub fn order(fault: Option<Transaction>) {
+        ORDERED.set(fault);
+    }
+
+    /// Panics when SIGUSR2 orders it; pending until then.
+    pub async fn injected() {
+        let Ok(mut ordered) = signal(SignalKind::user_defined2()) else {
+            return std::future::pending().await;
+        };
+        ordered.recv().await;
+        panic!("a fault, as ordered");
+    }
+
+    /// What is sent in place of the batch, and what becomes of the answer, as ordered.
+    pub(in crate::sys) fn spoil(batch: &Batch) -> io::Result<(Vec<u8>, io::Result<()>)> {
+        let mut bytes = batch.bytes.clone();
+        let no_memory = || io::Error::from_raw_os_error(ENOBUFS);
+        match ordered() {
+            Some(Transaction::NotTaken) => return Err(no_memory()),
+            Some(Transaction::AnswerLost) => return Ok((bytes, Err(no_memory()))),
+            Some(Transaction::Refused(number)) => {
+                // No message of nf_tables has this type (linux/netfilter/nf_tables.h).
+                let kind = message(&mut bytes, number).and_then(|message| message.get_mut(4..6));
+                kind.into_iter().for_each(|kind| kind.fill(0xaa));
+            }
+            Some(Transaction::NoEgressHook) => {
+                let egress = Part::Chain(Family::Netdev, Hook::Egress);
+                let number = batch.parts.iter().position(|part| *part == egress);
+                let chain = number.and_then(|number| message(&mut bytes, number));
+                chain.into_iter().for_each(hang_elsewhere);
+            }
+            None => {}
+        }
+        Ok((bytes, Ok(())))
+    }
+
+    fn ordered() -> Option<Transaction> {
+        ORDERED.get().or_else(|| {
+            let path = std::env::var_os(VARIABLE)?;
+            let text = std::fs::read_to_string(&path).ok()?;
+            let text = match text.strip_prefix("once ") {
+                Some(rest) => {
+                    let _ = std::fs::remove_file(&path);
+                    rest
+                }
+                None => &text,
+            };
+            let (word, number) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+            match word {
+                "refused" => number.parse().ok().map(Transaction::Refused),
+                "no-egress-hook" => Some(Transaction::NoEgressHook),
+                "not-taken" => Some(Transaction::NotTaken),
+                "answer-lost" => Some(Transaction::AnswerLost),
+                _ => None,
+            }
+        })
+    }
+
+    /// The message of this number in the batch.
+    fn message(bytes: &mut [u8], number: usize) -> Option<&mut [u8]> {
+        let mut start = 0;
+        for _ in 0..number {
+            start += length(bytes.get(start..)?)?.next_multiple_of(4);
+        }
+        let end = start + length(bytes.get(start..)?)?;
+        bytes.get_mut(start..end)
+    }
+
+    fn length(message: &[u8]) -> Option<usize> {
+        let length = message.first_chunk::<4>()?;
+        usize::try_from(u32::from_ne_bytes(*length))
+            .ok()
+            .filter(|length| *length >= 16)
+    }
+
+    /// On a hook of netdev that no kernel has: the kernel looks it up as it would the egress hook, and does
+    /// not find it (`nft_chain_parse_hook`, net/netfilter/nf_tables_api.c).
+    fn hang_elsewhere(chain: &mut [u8]) {
+        // NFTA_HOOK_HOOKNUM: length 8, type 1, the number of egress.
+        let hook = [8, 0, 1, 0, 0, 0, 0, 1];
+        let at = chain.windows(hook.len()).position(|bytes| bytes == hook);
+        if let Some(at) = at {
+            chain[at + 7] = 7;
+        }
+    }
 }

@@ -4,19 +4,34 @@
     reason = "the enums of netlink are not ours and not exhaustive"
 )]
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
+use super::netlink::Netlink;
 use super::rtnl::{Rtnl, RtnlError};
 use crate::net::IfName;
 use crate::plan::{Address, Tunnel};
+use crate::ruleset::attribute::{find, find_name, find_str, put_name};
+
+/// `RTM_GETLINK` (linux/rtnetlink.h) and bytes of `ifinfomsg`.
+const GETLINK: u16 = 18;
+const IFINFO: usize = 16;
+/// `IFLA_IFNAME`, `IFLA_MTU`, `IFLA_QDISC`, `IFLA_LINKINFO`, `IFLA_STATS64`, and `IFLA_INFO_KIND` inside it (linux/if_link.h).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_QDISC: u16 = 6;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_STATS64: u16 = 23;
+const IFLA_INFO_KIND: u16 = 1;
 
 /// One network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,52 +50,67 @@ pub struct Device {
     pub mtu: u32,
 }
 
-/// All devices of this network namespace.
+/// All devices of this network namespace. Read by hand: a name need not be UTF-8, and one device with
+/// an odd name must not hide the others.
 ///
 /// # Errors
 /// Where the kernel refuses, or its answer cannot be read.
 pub fn devices() -> Result<Vec<Device>, RtnlError> {
-    let what = "ip link show";
-    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let mut devices = Vec::new();
-    for entry in Rtnl::open()?.dump(&request, what)? {
-        if let RouteNetlinkMessage::NewLink(message) = entry {
-            devices.push(device(&message).ok_or_else(|| RtnlError::Answer {
-                what: what.to_owned(),
-                why: format!("device {} has no usable name", message.header.index),
-            })?);
-        }
-    }
-    Ok(devices)
+    list("ip link show", listed)
 }
 
-pub(super) fn device(message: &LinkMessage) -> Option<Device> {
-    let LinkMessage {
-        header, attributes, ..
-    } = message;
-    let name = attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => name.parse().ok(),
-        _ => None,
+/// Reads the list of devices; an entry that `read` cannot use makes the whole of it unreadable.
+fn list<T>(what: &str, read: fn(&[u8]) -> Option<T>) -> Result<Vec<T>, RtnlError> {
+    let (mut found, mut unreadable) = (Vec::new(), false);
+    let listed = Netlink::open(NETLINK_ROUTE).and_then(|mut netlink| {
+        netlink.dump(GETLINK, &[0; IFINFO], |message| match message {
+            None => (found, unreadable) = (Vec::new(), false),
+            Some(message) => match read(message.payload) {
+                Some(entry) => found.push(entry),
+                None => unreadable = true,
+            },
+        })
+    });
+    listed.map_err(|source| RtnlError::Refused {
+        what: what.to_owned(),
+        source,
     })?;
-    let mtu = attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    });
-    let kind = attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
-            LinkInfo::Kind(kind) => Some(kind.to_string()),
-            _ => None,
-        }),
-        _ => None,
-    });
+    if unreadable {
+        return Err(RtnlError::Answer {
+            what: what.to_owned(),
+            why: "a device has no usable name".to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+/// One entry: `ifinfomsg` (family, type, index, flags), then attributes.
+fn listed(entry: &[u8]) -> Option<Device> {
+    let word = |at: usize| Some(u32::from_ne_bytes(entry.get(at..at + 4)?.try_into().ok()?));
+    let attributes = entry.get(IFINFO..)?;
+    let flags = LinkFlags::from_bits_retain(word(8)?);
+    let info = find(attributes, IFLA_LINKINFO).unwrap_or_default();
+    let mtu =
+        find(attributes, IFLA_MTU).and_then(|mtu| Some(u32::from_ne_bytes(mtu.try_into().ok()?)));
     Some(Device {
-        index: header.index,
-        name,
-        kind,
-        up: header.flags.contains(LinkFlags::Up),
-        loopback: header.flags.contains(LinkFlags::Loopback),
+        index: word(4)?,
+        name: IfName::from_bytes(find_name(attributes, IFLA_IFNAME)?).ok()?,
+        kind: find_str(info, IFLA_INFO_KIND).map(str::to_owned),
+        up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
         mtu: mtu.unwrap_or_default(),
     })
+}
+
+/// The name that a notification of a device carries.
+pub(super) fn named(message: &LinkMessage) -> Option<IfName> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => IfName::from_bytes(name.as_bytes()).ok(),
+            _ => None,
+        })
 }
 
 /// IPv4 addresses of the devices that are up.
@@ -140,32 +170,30 @@ pub struct Traffic {
 /// # Errors
 /// Where the kernel refuses, or its answer cannot be read.
 pub fn traffic() -> Result<Vec<Traffic>, RtnlError> {
-    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let entries = Rtnl::open()?.dump(&request, "ip -s link show")?;
-    let traffic = |entry: &RouteNetlinkMessage| {
-        let RouteNetlinkMessage::NewLink(message) = entry else {
-            return None;
-        };
-        let Device {
-            index, name, kind, ..
-        } = device(message)?;
-        let (mut sent, mut queue) = (0_u64, String::new());
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::Stats64(it) => sent = it.tx_packets.saturating_add(it.tx_dropped),
-                LinkAttribute::Qdisc(name) => queue.clone_from(name),
-                _ => {}
-            }
-        }
-        Some(Traffic {
-            index,
-            name,
-            kind,
-            queue,
-            sent,
-        })
+    list("ip -s link show", counted)
+}
+
+/// `IFLA_STATS64` is `struct rtnl_link_stats64`: numbers of 8 bytes, the second the packets sent, the
+/// eighth those that could not be (linux/if_link.h).
+fn counted(entry: &[u8]) -> Option<Traffic> {
+    let Device {
+        index, name, kind, ..
+    } = listed(entry)?;
+    let attributes = entry.get(IFINFO..)?;
+    let counts = find(attributes, IFLA_STATS64)?;
+    let count = |at: usize| {
+        let bytes = counts.get(at * 8..at * 8 + 8)?.try_into().ok()?;
+        Some(u64::from_ne_bytes(bytes))
     };
-    Ok(entries.iter().filter_map(traffic).collect())
+    Some(Traffic {
+        index,
+        name,
+        kind,
+        queue: find_str(attributes, IFLA_QDISC)
+            .unwrap_or_default()
+            .to_owned(),
+        sent: count(1)?.saturating_add(count(7)?),
+    })
 }
 
 /// The number of a device, by its name.
@@ -173,18 +201,27 @@ pub fn traffic() -> Result<Vec<Traffic>, RtnlError> {
 /// # Errors
 /// `ENODEV` where there is none.
 pub fn index(name: &IfName) -> Result<u32, RtnlError> {
-    let found = || {
-        let socket = rustix::net::socket(
-            rustix::net::AddressFamily::INET,
-            rustix::net::SocketType::DGRAM,
-            None,
-        )?;
-        rustix::net::netdevice::name_to_index(socket, name.as_str())
-    };
-    found().map_err(|errno| RtnlError::Refused {
-        what: format!("ip link show dev {name}"),
-        source: errno.into(),
-    })
+    let mut body = vec![0; IFINFO];
+    put_name(&mut body, IFLA_IFNAME, &name.bytes());
+    let found = Netlink::open(NETLINK_ROUTE).and_then(|mut netlink| netlink.get(GETLINK, &body));
+    let index = |entry: &[u8]| Some(u32::from_ne_bytes(entry.get(4..8)?.try_into().ok()?));
+    found
+        .and_then(|entry| index(&entry).ok_or_else(|| io::ErrorKind::InvalidData.into()))
+        .map_err(|source| RtnlError::Refused {
+            what: format!("ip link show dev {name}"),
+            source,
+        })
+}
+
+/// Gives a device another name.
+///
+/// # Errors
+/// Where the kernel refuses; before Linux 6.2 a device that is up keeps its name.
+pub fn rename(from: &IfName, to: &IfName) -> Result<(), RtnlError> {
+    let mut message = flags(index(from)?, LinkFlags::empty());
+    message.header.change_mask = LinkFlags::empty();
+    message.attributes = vec![LinkAttribute::IfName(to.to_string())];
+    set(message, &format!("ip link set dev {from} name {to}"))
 }
 
 /// Sets a device up.
@@ -215,14 +252,14 @@ pub fn set_down(name: &IfName) -> Result<(), RtnlError> {
 /// Where the devices cannot be listed or one of them is still up.
 pub fn all_down() -> Result<(), RtnlError> {
     let what = "read /proc/thread-self/net/dev";
-    let table = std::fs::read_to_string("/proc/thread-self/net/dev");
+    let table = std::fs::read("/proc/thread-self/net/dev");
     let table = table.map_err(|source| RtnlError::Refused {
         what: what.to_owned(),
         source,
     })?;
     let mut outcome = Ok(());
     for name in names(&table) {
-        let down = match name.parse::<IfName>() {
+        let down = match IfName::from_bytes(name) {
             Ok(name) => set_down(&name),
             Err(error) => Err(RtnlError::Answer {
                 what: what.to_owned(),
@@ -235,13 +272,12 @@ pub fn all_down() -> Result<(), RtnlError> {
 }
 
 /// The devices of /proc/net/dev without loopback: two lines of headings, then `name: numbers`.
-fn names(table: &str) -> impl Iterator<Item = &str> {
-    let name = |line: &'_ str| line.rsplit_once(':').map(|(name, _)| name.len());
-    table
-        .lines()
-        .skip(2)
-        .filter_map(move |line| name(line).map(|length| line[..length].trim()))
-        .filter(|name| *name != "lo")
+fn names(table: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = table.split(|byte| *byte == b'\n').skip(2);
+    let name = |line: &'_ [u8]| line.iter().position(|byte| *byte == b':');
+    lines
+        .filter_map(move |line| name(line).map(|length| line[..length].trim_ascii_start()))
+        .filter(|name| *name != b"lo")
 }
 
 /// Configures the tunnel device as planned and sets it up; addresses that are not planned go.
@@ -358,7 +394,8 @@ mod tests {
 
     #[test]
     fn every_device_but_loopback_is_named() {
-        let table = "Inter-| Receive\n face |bytes\n    lo: 1 2\n  eth0: 3 4\ntun0:5 6\n";
-        assert_eq!(names(table).collect::<Vec<_>>(), ["eth0", "tun0"]);
+        let table = b"Inter-| Receive\n face |bytes\n    lo: 1 2\n  eth0: 3 4\n   \xff\xfe:5 6\n";
+        let expected = [&b"eth0"[..], b"\xff\xfe"];
+        assert_eq!(names(table).collect::<Vec<_>>(), expected);
     }
 }

@@ -2,6 +2,7 @@
 //! when `send` returns and nothing here waits.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
@@ -39,6 +40,12 @@ const DUMP_TRIES: usize = 8;
 pub struct Netlink {
     socket: Socket,
     buffer: Vec<u8>,
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// One message of the kernel.

@@ -4,8 +4,9 @@
 use std::io;
 
 use crate::net::IfName;
-use crate::ruleset::attribute::{find, find_str, find_u32};
+use crate::ruleset::attribute::{find, find_name, find_str, find_u32};
 use crate::ruleset::{self, Batch, Family, Hook, Kernel, Part, Ruleset};
+use crate::sys::fault;
 use crate::sys::netlink::Netlink;
 
 mod readback;
@@ -60,15 +61,15 @@ pub struct Armed {
     _socket: Netlink,
 }
 
-/// Nothing has changed; what was in force before is in force still.
+/// A transaction that is not known to be in force.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The socket.
+    /// The socket. If the answer was lost, the transaction may be in force.
     #[error(
         "netlink: the kernel's packet filter cannot be reached; CAP_NET_ADMIN and nf_tables are needed"
     )]
     Netlink(#[from] io::Error),
-    /// The kernel refused a part, and with it the whole.
+    /// The kernel refused a part, and with it the whole: what was in force before is in force still.
     #[error("the kernel refused {part}{}", .reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
     Refused {
         /// Which part.
@@ -78,7 +79,7 @@ pub enum ApplyError {
         /// The error number.
         source: io::Error,
     },
-    /// The kernel did not say whether it took it.
+    /// The kernel did not say whether it took it; it may be in force.
     #[error("the kernel gave no answer to the ruleset")]
     NoAnswer,
 }
@@ -88,6 +89,14 @@ impl ApplyError {
         match self {
             Self::Refused { part, source, .. } => Some((*part, source.raw_os_error()?)),
             Self::Netlink(_) | Self::NoAnswer => None,
+        }
+    }
+
+    /// Whether the rules before are in force for certain. Without an answer either may be.
+    pub fn changed_nothing(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Netlink(_) | Self::NoAnswer => false,
         }
     }
 
@@ -223,7 +232,7 @@ pub fn devices() -> io::Result<Vec<IfName>> {
         };
         if leads_out(message.payload) != Some(false) {
             let attributes = message.payload.get(IFINFO..).unwrap_or_default();
-            match find_str(attributes, IFLA_IFNAME).map(str::parse) {
+            match find_name(attributes, IFLA_IFNAME).map(IfName::from_bytes) {
                 Some(Ok(name)) => found.push(name),
                 Some(Err(_)) | None => unnamed = true,
             }
@@ -258,15 +267,22 @@ fn hint(part: Part, errno: i32) -> Option<&'static str> {
     }
 }
 
-/// Sends a batch and reads the answers: errors of each part first, then, if there were none, the
-/// acknowledgement of the last (nfnetlink_rcv_batch, net/netfilter/nfnetlink.c).
+/// Sends a batch and reads the answers: errors of each part, and the acknowledgement of the last. The
+/// kernel answers to each message by itself, so all answers are read before one is believed
+/// (nfnetlink_rcv_batch, net/netfilter/nfnetlink.c).
 fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
-    nft.send(&batch.bytes)?;
+    let (bytes, answer) = fault::spoil(batch)?;
+    nft.send(bytes.as_ref())?;
+    answer?;
     // Invariant: the last part is the end of the batch, the one before it asks for the acknowledgement.
     let last = batch.parts.len().saturating_sub(2);
+    let mut acknowledged = false;
     loop {
         let messages = match nft.receive() {
             Ok(messages) => messages,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && acknowledged => {
+                return Ok(());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(ApplyError::NoAnswer);
             }
@@ -283,9 +299,7 @@ fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
                     source: io::Error::from_raw_os_error(ack.errno),
                 });
             }
-            if sequence == last {
-                return Ok(());
-            }
+            acknowledged |= sequence == last;
         }
     }
 }

@@ -3,8 +3,8 @@
 //! In a container it is a bind mount, shared with every container that joined the namespace: it is
 //! written in place, never renamed over, and its inode stays.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,11 @@ const TITLE: &str =
 
 /// Stands before each line that was replaced.
 const FORMER: &str = "#| ";
+
+/// Characters of another program's file that are kept, and bytes of a file that are read: joined programs
+/// can write it, and each of our lines is at most four bytes longer than what it keeps.
+const MOST_FORMER: usize = 4 * 1024;
+const MOST: u64 = 64 * 1024;
 
 /// The file is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,15 @@ pub fn rewrite(path: &Path, nameservers: &[Ipv4Addr]) -> Result<(), ResolvError>
         return Ok(());
     }
     write(path, &after)
+}
+
+/// Whether the file names `nameservers` and nothing else, no search list either.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn is_written(path: &Path, nameservers: &[Ipv4Addr]) -> Result<bool, ResolvError> {
+    let text = read(path)?;
+    Ok(former(&text).is_some() && content(&text, nameservers) == text)
 }
 
 /// Puts back what [`rewrite`] replaced; nothing where we did not write the file.
@@ -61,7 +75,7 @@ pub fn former_nameservers(text: &str) -> Vec<Ipv4Addr> {
 
 /// The new text. The former lines are those of the first file that was not ours.
 fn content(before: &str, nameservers: &[Ipv4Addr]) -> String {
-    let former = former(before).unwrap_or_else(|| before.to_owned());
+    let former = former(before).unwrap_or_else(|| before.chars().take(MOST_FORMER).collect());
     let former = former.lines().map(|line| format!("{FORMER}{line}\n"));
     let nameservers = nameservers.iter().map(|ip| format!("nameserver {ip}\n"));
     let title = std::iter::once(format!("{TITLE}\n"));
@@ -76,8 +90,10 @@ fn former(text: &str) -> Option<String> {
 }
 
 fn read(path: &Path) -> Result<String, ResolvError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    let mut bytes = Vec::new();
+    let opened = File::open(path);
+    match opened.and_then(|file| file.take(MOST).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(source) => Err(ResolvError {
             path: path.to_owned(),
@@ -106,6 +122,7 @@ fn write(path: &Path, text: &str) -> Result<(), ResolvError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -119,10 +136,8 @@ mod tests {
         (folder, path)
     }
 
-    /// Whether the file names the tunnel's resolvers and nothing else, no search list either.
     fn is_written(path: &Path) -> bool {
-        let text = read(path).unwrap();
-        former(&text).is_some() && content(&text, &tunnel()) == text
+        super::is_written(path, &tunnel()).unwrap()
     }
 
     fn tunnel() -> [Ipv4Addr; 1] {
@@ -175,5 +190,14 @@ mod tests {
         let path = folder.path().join("resolv.conf");
         rewrite(&path, &tunnel()).unwrap();
         assert!(is_written(&path));
+    }
+
+    #[test]
+    fn a_file_of_any_size_is_replaced_by_a_small_one() {
+        let (_folder, path) = file(&"x\n".repeat(1 << 20));
+        assert!(!is_written(&path));
+        rewrite(&path, &tunnel()).unwrap();
+        assert!(is_written(&path));
+        assert!(fs::metadata(&path).unwrap().len() < MOST);
     }
 }

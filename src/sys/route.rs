@@ -7,12 +7,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::Ipv4Network;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla as _};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
     RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use netlink_packet_route::rule::{
+    RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange,
+};
 use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
 
 use super::link::{self, Device};
@@ -22,6 +24,10 @@ use crate::plan::{self, Change, Flow, Kind, Plan, Route, Rule, RuleChange, Scope
 
 /// How often the tables are read again to see whether the plan is in force.
 const PASSES: u32 = 4;
+
+/// `FRA_SPORT_MASK`, `FRA_DPORT_MASK` (linux/fib_rules.h).
+const SPORT_MASK: u16 = 28;
+const DPORT_MASK: u16 = 29;
 
 /// The table of our own addresses, which the kernel keeps (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
 const LOCAL: u32 = 255;
@@ -74,18 +80,20 @@ pub fn observe_again(
 }
 
 /// Makes routes and rules those of the plan. What an earlier run left behind is replaced. The tunnel
-/// device must exist and be up.
+/// device must exist and be up. Returns the steps that took something out, in the notation of `ip`.
 ///
 /// # Errors
 /// Where the kernel refuses a step, or the tables differ from the plan afterwards.
-pub fn apply(plan: &Plan) -> Result<(), RouteError> {
-    let mut left = String::new();
+pub fn apply(plan: &Plan) -> Result<Vec<String>, RouteError> {
+    let (mut left, mut removed) = (String::new(), Vec::new());
     for _ in 0..PASSES {
-        let steps = plan::changes(&routes()?, plan);
-        let rule_steps = plan::rule_changes(&rules()?, plan);
+        let routes = routes()?;
+        let steps = plan::changes(&routes, plan);
+        let rule_steps = plan::rule_changes(&rules()?, &routes, plan);
         if steps.is_empty() && rule_steps.is_empty() {
-            return Ok(());
+            return Ok(removed);
         }
+        removed.extend(taken_out(&steps, &rule_steps));
         let steps_left = steps.iter().map(Change::to_string);
         let left_over = steps_left.chain(rule_steps.iter().map(RuleChange::to_string));
         left = left_over.collect::<Vec<_>>().join("; ");
@@ -98,6 +106,17 @@ pub fn apply(plan: &Plan) -> Result<(), RouteError> {
         }
     }
     Err(RouteError::Unsettled(left))
+}
+
+fn taken_out(steps: &[Change], rule_steps: &[RuleChange]) -> Vec<String> {
+    let routes = steps
+        .iter()
+        .filter(|step| matches!(step, Change::Remove(_)));
+    let rules = rule_steps
+        .iter()
+        .filter(|step| matches!(step, RuleChange::Remove(_)));
+    let lines = routes.map(Change::to_string);
+    lines.chain(rules.map(RuleChange::to_string)).collect()
 }
 
 /// Gives the main table back what it had before our first run, and removes our tables and rules.
@@ -227,8 +246,11 @@ fn encode_route(route: &Route) -> Result<RouteMessage, RtnlError> {
         scope,
         onlink,
         protocol,
+        tos,
+        nexthop,
     } = route;
     let mut message = RouteMessage::default();
+    message.header.tos = *tos;
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = destination.prefix();
     message.header.table = RouteHeader::RT_TABLE_UNSPEC;
@@ -252,9 +274,12 @@ fn encode_route(route: &Route) -> Result<RouteMessage, RtnlError> {
         let destination = RouteAttribute::Destination(inet(destination.ip()));
         message.attributes.push(destination);
     }
+    // A nexthop object stands for both (`fib_nh_match`, net/ipv4/fib_semantics.c).
+    message.attributes.extend(nexthop.map(RouteAttribute::NhId));
+    let named = nexthop.is_none();
     let gateway = gateway.map(|gateway| RouteAttribute::Gateway(inet(gateway)));
-    message.attributes.extend(gateway);
-    if let Some(device) = device {
+    message.attributes.extend(gateway.filter(|_| named));
+    if let Some(device) = device.as_ref().filter(|_| named) {
         message
             .attributes
             .push(RouteAttribute::Oif(link::index(device)?));
@@ -293,6 +318,8 @@ fn decode_route(message: &RouteMessage, devices: &[Device]) -> Vec<Route> {
         },
         onlink: header.flags.contains(RouteFlags::Onlink),
         protocol: header.protocol.into(),
+        tos: header.tos,
+        nexthop: None,
     };
     let mut hops: &[RouteNextHop] = &[];
     for attribute in &message.attributes {
@@ -305,6 +332,7 @@ fn decode_route(message: &RouteMessage, devices: &[Device]) -> Vec<Route> {
             RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => route.source = Some(*ip),
             RouteAttribute::Oif(index) => route.device = name(*index),
             RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::NhId(number) => route.nexthop = Some(*number),
             RouteAttribute::MultiPath(several) => hops = several,
             // Foreign enum, non-exhaustive: the rest does not say where a packet goes.
             _ => {}
@@ -335,8 +363,10 @@ fn encode_rule(rule: &Rule) -> RuleMessage {
     let Rule {
         priority,
         mark,
+        mask,
         flow,
         table,
+        other: _,
     } = rule;
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -347,7 +377,7 @@ fn encode_rule(rule: &Rule) -> RuleMessage {
     ];
     if let Some(Fwmark(mark)) = mark {
         message.attributes.push(RuleAttribute::FwMark(*mark));
-        message.attributes.push(RuleAttribute::FwMask(u32::MAX));
+        message.attributes.push(RuleAttribute::FwMask(*mask));
     }
     if let Some(Flow {
         source_port,
@@ -370,31 +400,53 @@ fn encode_rule(rule: &Rule) -> RuleMessage {
 }
 
 fn decode_rule(message: &RuleMessage) -> Rule {
+    let header = &message.header;
+    let plain = header.src_len == 0
+        && header.tos == 0
+        && header.action == RuleAction::ToTable
+        && !header.flags.contains(RuleFlags::Invert);
     let mut rule = Rule {
         priority: 0,
         mark: None,
+        mask: u32::MAX,
         flow: None,
-        table: u32::from(message.header.table),
+        table: u32::from(header.table),
+        other: !plain,
     };
+    let of = |attribute: &DefaultNla| {
+        let mut value = vec![0; attribute.value_len()];
+        attribute.emit_value(&mut value);
+        value
+    };
+    let only = |range: &RulePortRange| (range.start == range.end).then_some(range.start);
     let (mut to, mut from_port, mut to_port, mut udp) = (None, None, None, false);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = *table,
             RuleAttribute::FwMark(mark) => rule.mark = Some(Fwmark(*mark)),
-            RuleAttribute::Destination(IpAddr::V4(ip)) => to = Some(*ip),
-            RuleAttribute::SourcePortRange(range) => from_port = Some(range.start),
-            RuleAttribute::DestinationPortRange(range) => to_port = Some(range.start),
+            RuleAttribute::FwMask(mask) => rule.mask = *mask,
+            RuleAttribute::Destination(IpAddr::V4(ip)) if header.dst_len == 32 => to = Some(*ip),
+            RuleAttribute::SourcePortRange(range) => from_port = only(range),
+            RuleAttribute::DestinationPortRange(range) => to_port = only(range),
             RuleAttribute::IpProtocol(protocol) => udp = *protocol == IpProtocol::Udp,
+            // What the kernel prints of every rule.
+            RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            // All bits of the ports count (Linux 6.15).
+            RuleAttribute::Other(it)
+                if [SPORT_MASK, DPORT_MASK].contains(&it.kind()) && of(it) == [0xff; 2] => {}
             // Foreign enum, non-exhaustive: our rules have nothing else.
-            _ => {}
+            _ => rule.other = true,
         }
     }
+    let conditions = [to.is_some(), from_port.is_some(), to_port.is_some(), udp];
     if let (Some(to), Some(source_port), Some(to_port), true) = (to, from_port, to_port, udp) {
         rule.flow = Some(Flow {
             source_port,
             remote: SocketAddrV4::new(to, to_port),
         });
+    } else if conditions.contains(&true) || header.dst_len > 0 {
+        rule.other = true;
     }
     rule
 }

@@ -14,6 +14,12 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+/// Messages (linux/rtnetlink.h).
+const NEWADDR: u16 = 20;
+const DELADDR: u16 = 21;
+const NEWRULE: u16 = 32;
+const DELRULE: u16 = 33;
+
 /// How often an interrupted dump is asked for again.
 const ATTEMPTS: u32 = 10;
 
@@ -180,16 +186,50 @@ impl Rtnl {
 }
 
 /// The netlink messages of one datagram, each padded to four bytes (`NLMSG_ALIGN`, linux/netlink.h).
-pub(super) fn decode(mut bytes: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, String> {
-    let mut messages = Vec::new();
-    while !bytes.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, String> {
+    let mut bytes = bytes.to_vec();
+    let (mut messages, mut start) = (Vec::new(), 0);
+    while let Some(rest) = bytes.get_mut(start..).filter(|rest| !rest.is_empty()) {
+        make_legible(rest);
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
             .map_err(|error| error.to_string())?;
-        let length = (message.header.length as usize).next_multiple_of(4);
+        start += (message.header.length as usize).next_multiple_of(4).max(16);
         messages.push(message);
-        bytes = bytes.get(length.max(16)..).unwrap_or_default();
     }
     Ok(messages)
+}
+
+/// Names of devices need not be UTF-8, and the decoder takes no others: one device would hide every
+/// address and rule. Nobody reads these attributes: `IFA_LABEL` (linux/if_addr.h), and
+/// `FRA_IIFNAME` and `FRA_OIFNAME` (linux/fib_rules.h).
+fn make_legible(message: &mut [u8]) {
+    let kind = message
+        .get(4..6)
+        .map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
+    let (header, names): (usize, &[u16]) = match kind {
+        Some(NEWADDR | DELADDR) => (16 + 8, &[3]),
+        Some(NEWRULE | DELRULE) => (16 + 12, &[3, 17]),
+        Some(_) | None => return,
+    };
+    let length = message
+        .get(..4)
+        .map(|length| u32::from_ne_bytes([length[0], length[1], length[2], length[3]]));
+    let end = length
+        .map_or(0, |length| length as usize)
+        .min(message.len());
+    let mut at = header;
+    while at + 4 <= end {
+        let length = usize::from(u16::from_ne_bytes([message[at], message[at + 1]]));
+        if length < 4 || at + length > end {
+            return;
+        }
+        if names.contains(&u16::from_ne_bytes([message[at + 2], message[at + 3]])) {
+            for byte in &mut message[at + 4..at + length] {
+                *byte = if byte.is_ascii() { *byte } else { b'?' };
+            }
+        }
+        at += length.next_multiple_of(4);
+    }
 }
 
 fn refused(what: &str, source: io::Error) -> RtnlError {

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +13,14 @@ use super::link;
 use super::rtnl::RtnlError;
 use crate::config::Offload;
 use crate::net::IfName;
+use crate::ruleset::attribute::until_end_mark;
 
 /// The character device (Documentation/networking/tuntap.rst).
 const NODE: &str = "/dev/net/tun";
+
+/// `TUNGETIFF` (linux/if_tun.h), and bytes of the `ifreq` that it fills in on 64-bit machines.
+const TUNGETIFF: libc::Ioctl = 0x8004_54d2_u32 as libc::Ioctl;
+const IFREQ: usize = 40;
 
 /// How long an engine that was killed with its warden may take to let go of the device.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -77,6 +82,24 @@ pub struct Tun {
     pub fd: OwnedFd,
     /// Whether a `virtio_net_hdr` stands before each packet.
     pub vnet_hdr: bool,
+}
+
+impl Tun {
+    /// The name that the device has now. It may be in another network namespace by now.
+    ///
+    /// # Errors
+    /// `EBADFD` once the device was removed (`__tun_chr_ioctl`, drivers/net/tun.c).
+    pub fn name(&self) -> io::Result<IfName> {
+        let mut request = [0_u8; IFREQ];
+        #[expect(unsafe_code, reason = "no wrapper for TUNGETIFF")]
+        // SAFETY: the kernel writes one `ifreq`, no longer than `request`, which outlives the call.
+        let done = unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNGETIFF, request.as_mut_ptr()) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let name = until_end_mark(&request[..libc::IFNAMSIZ]);
+        IfName::from_bytes(name).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
 }
 
 /// Creates the device, down and without addresses. With [`Offload::Auto`] it has segmentation offloads

@@ -142,9 +142,8 @@ fn network_changes(bytes: &[u8], changes: &mut Vec<Change>) {
 }
 
 fn network_change(message: &RouteNetlinkMessage) -> Change {
-    let named = |message, change: fn(IfName) -> Change| {
-        link::device(message).map_or(Change::Lost, |device| change(device.name))
-    };
+    let named =
+        |message, change: fn(IfName) -> Change| link::named(message).map_or(Change::Lost, change);
     match message {
         RouteNetlinkMessage::NewLink(message) => named(message, Change::Link),
         RouteNetlinkMessage::DelLink(message) => named(message, Change::LinkGone),

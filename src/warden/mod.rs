@@ -6,6 +6,7 @@
 
 mod alarm;
 mod child;
+mod keep;
 mod ledger;
 mod namespace;
 mod permit;
@@ -64,7 +65,7 @@ pub struct Start {
 ///
 /// # Errors
 ///
-/// [`StartError`]: what the namespace lacks. Deny-all stays in force.
+/// [`StartError`]: what the namespace lacks, from the start or since. Deny-all stays in force.
 pub async fn run(start: Start) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let reload = start.reload;
@@ -77,7 +78,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
     probe.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut settle_at: Option<Instant> = None;
     let mut fault = std::pin::pin!(fault::injected());
-    loop {
+    let outcome = loop {
         tokio::select! {
             () = &mut fault => {}
             message = child.receive() => match message {
@@ -94,8 +95,8 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 Ok(config) => reconfigure(&mut namespace, &mut child, config).await,
                 Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
             },
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break Ok(()),
+            _ = signals.interrupt.recv() => break Ok(()),
             changed = namespace.changed() => {
                 let soon = match changed {
                     // Packets may be leaving meanwhile.
@@ -111,12 +112,19 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                     child.send(&ToEngine::UplinkChanged, &[]).await;
                 }
                 facts(&mut namespace, &mut child).await;
+                if namespace.tunnel_is_lost() {
+                    break Err(StartError::TunnelLost(namespace.config.tunnel.device.clone()));
+                }
             }
             _ = probe.tick() => {
                 namespace.probe();
                 look_for_leaks(&mut namespace, &mut child).await;
             }
             _ = tick.tick() => {
+                if namespace.tunnel_is_lost() {
+                    break Err(StartError::TunnelLost(namespace.config.tunnel.device.clone()));
+                }
+                namespace.keep_resolver();
                 if namespace.is_unsettled() {
                     settle_at.get_or_insert_with(Instant::now);
                 }
@@ -124,12 +132,12 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 look_for_leaks(&mut namespace, &mut child).await;
             }
         }
-    }
+    };
     info!("stopping: everything but loopback is blocked and stays so");
     namespace.block(BlockReason::Stopping);
     child.stop(PATIENCE).await;
     namespace.leave();
-    Ok(())
+    outcome
 }
 
 async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden) {
@@ -197,16 +205,13 @@ async fn look_for_leaks(namespace: &mut Namespace, child: &mut Child) {
 }
 
 async fn facts(namespace: &mut Namespace, child: &mut Child) {
-    let was = namespace.blocked().cloned();
     let facts = namespace.facts();
     child.send(&ToEngine::Facts(Box::new(facts)), &[]).await;
     if let Some(evidence) = namespace.untold() {
         child.send(&ToEngine::Evidence(evidence), &[]).await;
     }
     // The kernel would not take a ruleset meanwhile.
-    if was.is_none()
-        && let Some(reason) = namespace.blocked().cloned()
-    {
+    if let Some(reason) = namespace.news() {
         child.send(&ToEngine::Blocked(reason), &[]).await;
     }
 }

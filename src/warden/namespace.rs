@@ -19,9 +19,8 @@ use super::settle::{Unsettled, chain};
 use super::watcher::{Changed, Watcher};
 use crate::config::Config;
 use crate::gateway::BlockReason;
-use crate::link::{Facts, Ipv6Fact, ResolverFact, ToEngine};
+use crate::link::{Facts, Ipv6Fact, ToEngine};
 use crate::net::{Fwmark, IfName, Uplink};
-use crate::plan::Address;
 use crate::policy::Permit;
 use crate::ruleset::{Kernel, Ruleset};
 use crate::sys::nft::{self, Armed};
@@ -57,6 +56,11 @@ pub enum StartError {
     /// Signals.
     #[error("signals cannot be handled")]
     Signals(#[source] std::io::Error),
+    /// While it ran, another program removed the tunnel device.
+    #[error(
+        "another program removed the tunnel device `{0}`; everything is blocked and stays so until the gateway is started again"
+    )]
+    TunnelLost(IfName),
 }
 
 /// Everything the warden knows and holds.
@@ -64,13 +68,13 @@ pub(super) struct Namespace {
     pub(super) config: Config,
     pub(super) kernel: Kernel,
     pub(super) mark: Fwmark,
-    tun: Tun,
+    pub(super) tun: Tun,
     control: UnixListener,
     uapi: Option<UnixListener>,
     watcher: Watcher,
     pub(super) sensor: Sensor,
     pub(super) alarm: Alarm,
-    resolv_conf: PathBuf,
+    pub(super) resolv_conf: PathBuf,
     /// The resolver of the uplink, as `resolv.conf` named it before we rewrote it.
     former_resolver: Option<Ipv4Addr>,
     pub(super) uplink: Option<Uplink>,
@@ -80,10 +84,14 @@ pub(super) struct Namespace {
     /// The socket of a configured port, and the port.
     listening: Option<(UdpSocket, u16)>,
     pub(super) blocked: Option<BlockReason>,
+    /// The block that the engine has to be told of.
+    pub(super) untold: Option<BlockReason>,
     /// What the kernel holds as far as we know.
     pub(super) in_force: Option<Ruleset>,
     /// Whether the last attempt at the routes failed.
     pub(super) routes_wanting: bool,
+    /// Whether they were as planned once.
+    pub(super) routes_settled: bool,
     pub(super) blocked_counts: Ledger,
     pub(super) passed_counts: Ledger,
     pub(super) facts: Facts,
@@ -134,8 +142,10 @@ impl Namespace {
             open: None,
             listening: None,
             blocked: None,
+            untold: None,
             in_force: None,
             routes_wanting: false,
+            routes_settled: false,
             blocked_counts: Ledger::default(),
             passed_counts: Ledger::default(),
             facts,
@@ -256,6 +266,11 @@ impl Namespace {
         Ok(self.config.clone())
     }
 
+    /// Why everything is blocked, once, if that was not the engine's doing.
+    pub(super) fn news(&mut self) -> Option<BlockReason> {
+        self.untold.take()
+    }
+
     /// Ready when the kernel says that something changed in the namespace.
     pub(super) async fn changed(&self) -> Changed {
         self.watcher.changed().await
@@ -298,26 +313,6 @@ impl Namespace {
         self.settle_or_block();
         self.hold_down();
         changed
-    }
-
-    /// Gives the tunnel device back what somebody took from it: down, or without its address, it
-    /// carries nothing.
-    fn keep_tunnel(&self) {
-        let wanted = self.plan().tunnel;
-        let whole = |found: &[Address]| {
-            wanted.addresses.iter().all(|network| {
-                let same = |it: &Address| it.device == wanted.device && it.network == *network;
-                found.iter().any(same)
-            })
-        };
-        let kept = match link::addresses() {
-            Ok(found) if whole(&found) => Ok(()),
-            Ok(_) => link::configure(&wanted),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
-            warn!(%error, "the tunnel device is not as it should be");
-        }
     }
 
     /// Whether something is left to do that was not possible before.
@@ -374,17 +369,6 @@ impl Namespace {
             self.listening = Some((kept, port));
         }
         Ok(Open { way, socket, port })
-    }
-
-    fn write_resolver(&mut self) {
-        let nameservers = &self.config.tunnel.dns;
-        self.facts.resolver = match resolv::rewrite(&self.resolv_conf, nameservers) {
-            Ok(()) => ResolverFact::Written(nameservers.clone()),
-            Err(error) => {
-                warn!(%error, "DNS to anything but the tunnel's resolvers is refused all the same");
-                ResolverFact::Failed(error.to_string())
-            }
-        };
     }
 
     fn set_sysctls(&mut self) {

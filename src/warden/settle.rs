@@ -56,8 +56,18 @@ impl Namespace {
         self.sensor
             .follow(&self.facts.devices, &policy, Instant::now());
         self.routes_wanting = true;
-        route::apply(&self.plan())?;
+        let removed = route::apply(&self.plan())?;
         self.routes_wanting = false;
+        for what in removed {
+            // At the start these are the uplink's own.
+            if self.routes_settled {
+                warn!(
+                    what,
+                    "another program led past the tunnel; this was done about it"
+                );
+            }
+        }
+        self.routes_settled = true;
         Ok(())
     }
 
@@ -129,7 +139,14 @@ impl Namespace {
             return Ok(());
         }
         self.count();
-        nft::apply(&ruleset)?;
+        if let Err(error) = nft::apply(&ruleset) {
+            // Which rules are in force cannot be told: those that are wanted next are loaded, whichever
+            // they are.
+            if !error.changed_nothing() {
+                self.in_force = None;
+            }
+            return Err(error);
+        }
         self.blocked_counts.turn();
         self.passed_counts.turn();
         self.account_anew(Instant::now());
@@ -144,7 +161,8 @@ impl Namespace {
             why,
             "the rules could not be put in force; everything is blocked"
         );
-        self.blocked.get_or_insert(BlockReason::Ruleset(why));
+        let reason = self.blocked.get_or_insert(BlockReason::Ruleset(why));
+        self.untold = Some(reason.clone());
         self.open = None;
         match self.settle() {
             Ok(()) | Err(Unsettled::Routes(_)) => {}
