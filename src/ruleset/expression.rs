@@ -4,7 +4,7 @@
 use ipnetwork::Ipv4Network;
 
 use super::attribute::{put, put_nested, put_str, put_u32};
-use super::{End, Family, LOG_BYTES, Match, Rule};
+use super::{End, Family, LOG_BYTES, LOG_CAPTURE, Match, Rule};
 use crate::net::{IfName, Transport};
 
 /// Type of each element of an expression list (`NFTA_LIST_ELEM`).
@@ -92,6 +92,10 @@ pub(super) fn put_rule(buffer: &mut Vec<u8>, family: Family, rule: &Rule) {
             put_str(data, 2, rule.reason.as_str());
             put_u32(data, 3, LOG_BYTES);
         });
+        list.expression("log", |data| {
+            put(data, 1, &LOG_CAPTURE.to_be_bytes());
+            put_str(data, 2, rule.reason.as_str());
+        });
     }
     list.end(rule.end);
 }
@@ -121,6 +125,7 @@ impl List<'_> {
             Match::Source(net) => self.address(12, *net),
             Match::Destination(net) => self.address(16, *net),
             Match::Fragment => self.fragment(),
+            Match::Carries(number) => self.meta(Meta::L4Proto, Cmp::Eq, &[*number]),
             Match::Opening => self.opening(),
             Match::SourcePort(transport, port) => self.port(*transport, 0, *port),
             Match::DestinationPort(transport, port) => self.port(*transport, 2, *port),

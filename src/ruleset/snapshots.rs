@@ -1,9 +1,9 @@
 //! The text of the rulesets that matter, for readers.
 
-use super::{Kernel, Ruleset};
+use super::{Kernel, LOG_CAPTURE, Ruleset};
 use crate::config::{Inbound, Outbound};
 use crate::net::{Fwmark, IfName};
-use crate::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
+use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
 fn devices() -> [IfName; 1] {
     ["eth0".parse().unwrap()]
@@ -38,6 +38,9 @@ fn short(ruleset: &Ruleset) -> String {
     let text = ruleset
         .to_string()
         .replace("counter packets 0 bytes 0", "counter");
+    let text = Reason::ALL.iter().fold(text, |text, reason| {
+        text.replace(&format!(" log prefix \"{reason}\" group {LOG_CAPTURE}"), "")
+    });
     text.replace(" snaplen 128", "").replace('\t', "    ")
 }
 
@@ -78,12 +81,18 @@ fn deny_all() {
             udp dport 53 counter drop comment "dns"
             tcp dport 853 counter drop comment "dns"
             udp dport 853 counter drop comment "dns"
+            meta l4proto tcp counter drop comment "other"
+            meta l4proto udp counter drop comment "other"
+            meta l4proto icmp counter drop comment "other"
             counter drop comment "other"
         }
     }
     table netdev vpngw {
         chain egress {
             type filter hook egress device "eth0" priority filter; policy drop;
+            meta l4proto tcp counter drop comment "raw"
+            meta l4proto udp counter drop comment "raw"
+            meta l4proto icmp counter drop comment "raw"
             counter drop comment "raw"
         }
     }
@@ -136,7 +145,7 @@ fn connected_without_exceptions() {
 
         chain output {
             type filter hook output priority filter; policy drop;
-            meta nfproto ipv6 oifname != "lo" counter drop comment "ipv6"
+            meta nfproto ipv6 oifname != "lo" counter log prefix "ipv6" group 5 drop comment "ipv6"
             ip daddr 127.0.0.11 counter log prefix "docker-resolver" group 5 reject with icmpx admin-prohibited comment "docker-resolver"
             oifname "lo" accept comment "loopback"
             oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
@@ -172,6 +181,9 @@ fn connected_without_exceptions() {
             oifname "eth0" tcp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
             oifname "eth0" udp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
             tcp flags syn / syn,ack counter log prefix "other" group 5 reject with tcp reset comment "other"
+            meta l4proto tcp counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
+            meta l4proto udp counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
+            meta l4proto icmp counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
             counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
         }
     }
@@ -181,6 +193,9 @@ fn connected_without_exceptions() {
             ip frag-off & 16383 != 0 counter log prefix "raw" group 6 drop comment "raw"
             oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
             oifname "eth0" arp saddr ip 172.30.0.2 @ll,96,16 0x806 counter accept comment "arp"
+            meta l4proto tcp counter log prefix "raw" group 6 drop comment "raw"
+            meta l4proto udp counter log prefix "raw" group 6 drop comment "raw"
+            meta l4proto icmp counter log prefix "raw" group 6 drop comment "raw"
             counter log prefix "raw" group 6 drop comment "raw"
         }
     }
