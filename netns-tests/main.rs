@@ -15,6 +15,7 @@ mod rules;
 mod selftest;
 mod sys;
 
+mod blocked;
 mod connect;
 mod death;
 mod dns;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::commands::blocked;
 use crate::commands::run::Place;
 use crate::commands::status::Output;
 
@@ -98,6 +99,8 @@ pub enum Command {
     },
     /// Show what the gateway is doing
     Status(Status),
+    /// Show what the kill switch stopped
+    Blocked(Blocked),
     /// Exit 0 if the tunnel is usable, 1 if not
     Healthcheck,
     /// Check the configuration and print where each value came from
@@ -174,6 +177,30 @@ impl Status {
     }
 }
 
+/// How the stopped packets are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Blocked {
+    /// Refresh in place once a second
+    #[arg(long, short, conflicts_with = "json")]
+    follow: bool,
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Blocked {
+    /// The one form that the flags ask for.
+    pub fn output(self) -> blocked::Output {
+        if self.json {
+            blocked::Output::Json
+        } else if self.follow {
+            blocked::Output::Follow
+        } else {
+            blocked::Output::Table
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +268,9 @@ mod tests {
         for line in [
             "engine --link-fd 3",
             "healthcheck",
+            "blocked",
+            "blocked --json",
+            "blocked --follow",
             "check",
             "plan",
             "explain 1.1.1.1:53/udp",

@@ -7,8 +7,8 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, load, plan, preview,
-    run, status,
+    blocked, check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, load, plan,
+    preview, run, status,
 };
 
 fn main() -> Code {
@@ -38,6 +38,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Run(flags) => run::run(config, shared.named_socket(), flags.place(), begun),
         Command::Engine { link_fd } => engine::run(link_fd),
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
+        Command::Blocked(flags) => blocked::run(shared.socket(), flags.output()),
         Command::Healthcheck => healthcheck::run(shared.socket()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),

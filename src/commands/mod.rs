@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+pub mod blocked;
 pub mod check;
 pub mod cleanup;
 pub mod connect;

@@ -11,6 +11,8 @@ use crate::config::{Inbound, Offload, Outbound, PublicKey};
 use crate::gateway::BlockReason;
 use crate::net::IfName;
 
+pub use crate::leak::stopped::{Line, Report};
+
 /// The state of the gateway. Fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {

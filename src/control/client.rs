@@ -9,10 +9,11 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::api::{Problem, Status};
+use super::api::{Problem, Report, Status};
 use crate::gateway::Command;
 
 /// Longer than the server gives its main loop, so its own words arrive.
@@ -90,6 +91,15 @@ pub async fn status(socket: &Path) -> Result<Status, Error> {
     parse(code, &body)
 }
 
+/// Asks what was stopped.
+///
+/// # Errors
+/// Nothing usable answered: see [`enum@Error`].
+pub async fn stopped(socket: &Path) -> Result<Report, Error> {
+    let (code, body) = request(socket, Method::GET, "/v1/blocked").await?;
+    parse(code, &body)
+}
+
 /// Tells the gateway to do something; returns the state that follows from it.
 ///
 /// # Errors
@@ -116,7 +126,7 @@ pub async fn health(socket: &Path) -> Result<Health, Error> {
     })
 }
 
-fn parse(code: StatusCode, body: &[u8]) -> Result<Status, Error> {
+fn parse<T: DeserializeOwned>(code: StatusCode, body: &[u8]) -> Result<T, Error> {
     if code != StatusCode::OK {
         let problem = serde_json::from_slice::<Problem>(body);
         let words = problem.map_or_else(|_| code.to_string(), |problem| problem.error);

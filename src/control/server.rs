@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/health` | 200 or 503, one line of text |
+//! | `GET /v1/blocked` | [`Report`]: what was stopped, with its destinations |
 //! | `POST /v1/connect` | [`Status`] after the command |
 //! | `POST /v1/disconnect` | [`Status`] after the command |
 //!
@@ -18,9 +19,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::api::{Problem, Status};
+use super::api::{Problem, Report, Status};
 use super::http;
 use crate::gateway::Command;
 
@@ -31,6 +33,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// Carry this out; answer with the state that follows from it.
     Command(Command, oneshot::Sender<Status>),
+    /// What was stopped.
+    Stopped(oneshot::Sender<Report>),
 }
 
 /// Serves the control API on a socket that listens already, until it is dropped.
@@ -48,6 +52,7 @@ fn routes(requests: mpsc::Sender<Request>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/health", get(health))
+        .route("/v1/blocked", get(blocked))
         .route("/v1/connect", post(connect))
         .route("/v1/disconnect", post(disconnect))
         .fallback(unknown)
@@ -56,6 +61,10 @@ fn routes(requests: mpsc::Sender<Request>) -> Router {
 
 async fn status(State(requests): State<mpsc::Sender<Request>>) -> Response {
     answer(http::ask(&requests, Request::Status).await)
+}
+
+async fn blocked(State(requests): State<mpsc::Sender<Request>>) -> Response {
+    answer(http::ask(&requests, Request::Stopped).await)
 }
 
 async fn connect(State(requests): State<mpsc::Sender<Request>>) -> Response {
@@ -85,15 +94,15 @@ async fn health(State(requests): State<mpsc::Sender<Request>>) -> Response {
 async fn unknown() -> Response {
     problem(
         StatusCode::NOT_FOUND,
-        "no such path: there are /v1/status, /v1/health, /v1/connect and /v1/disconnect",
+        "no such path: there are /v1/status, /v1/health, /v1/blocked, /v1/connect and /v1/disconnect",
     )
 }
 
 const HANGS: &str = "the gateway's main loop does not answer";
 
-fn answer(status: Option<Status>) -> Response {
-    match status {
-        Some(status) => Json(status).into_response(),
+fn answer(answer: Option<impl Serialize>) -> Response {
+    match answer {
+        Some(answer) => Json(answer).into_response(),
         None => problem(StatusCode::SERVICE_UNAVAILABLE, HANGS),
     }
 }
@@ -119,6 +128,13 @@ mod tests {
         let health = client::health(&gateway.socket).await.unwrap();
         assert!(health.ready);
         assert_eq!(health.line, example::connected().summary());
+    }
+
+    #[tokio::test]
+    async fn a_client_reads_what_was_stopped() {
+        let gateway = Gateway::start(example::connected());
+        let report = client::stopped(&gateway.socket).await.unwrap();
+        assert_eq!(report, example::stopped());
     }
 
     #[tokio::test]
@@ -211,6 +227,10 @@ mod tests {
         while let Some(request) = incoming.recv().await {
             let reply = match request {
                 Request::Status(reply) => reply,
+                Request::Stopped(reply) => {
+                    let _ = reply.send(example::stopped());
+                    continue;
+                }
                 Request::Command(Command::Connect, reply) => {
                     status = example::connecting();
                     reply

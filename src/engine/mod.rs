@@ -181,6 +181,7 @@ impl Core {
     async fn answer(&mut self, request: Request) -> Result<(), EngineError> {
         let answer = match request {
             Request::Status(answer) => answer,
+            Request::Stopped(answer) => return self.host.ask_stopped(answer).await,
             Request::Command(command, answer) => {
                 info!(?command, "the operator says");
                 self.handle(Event::Command(command)).await?;

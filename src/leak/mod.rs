@@ -2,6 +2,8 @@
 
 pub mod filter;
 pub mod frame;
+pub mod packet;
 mod permitted;
+pub mod stopped;
 
 pub use permitted::permitted;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::gateway::BlockReason;
+use crate::leak::stopped::Report;
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::Permit;
 
@@ -35,10 +36,12 @@ pub enum ToWarden {
     Block(BlockReason),
     /// The operator lifted the block.
     Unblock,
+    /// Somebody wants to know what was stopped; [`ToEngine::Stopped`] answers.
+    Stopped,
 }
 
 /// What the warden says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToEngine {
     /// Answers `Attach`. Carries the TUN device, then one listener for each name in `listeners`.
@@ -81,6 +84,8 @@ pub enum ToEngine {
     Blocked(BlockReason),
     /// What is known of the namespace; once a second and after each change.
     Facts(Box<Facts>),
+    /// What was stopped.
+    Stopped(Box<Report>),
 }
 
 /// What the warden knows of the namespace and its rules.
@@ -98,6 +103,9 @@ pub struct Facts {
     pub mark: Option<Fwmark>,
     /// Packets stopped since start, by reason.
     pub blocked: BTreeMap<String, Count>,
+    /// The same, by reason and protocol. `rest` is what the rules of a reason do not tell apart.
+    #[serde(default)]
+    pub blocked_by_protocol: BTreeMap<String, BTreeMap<String, Count>>,
     /// Packets let through since start, by reason.
     pub passed: BTreeMap<String, Count>,
     /// Whether `/etc/resolv.conf` names the tunnel's resolvers and nothing else.
@@ -112,6 +120,20 @@ pub struct Facts {
     pub watched: bool,
     /// The last leak, in words.
     pub last_leak: Option<String>,
+}
+
+impl Facts {
+    /// Takes in what was stopped, by reason and protocol.
+    pub fn note_blocked(&mut self, counts: BTreeMap<(String, String), Count>) {
+        (self.blocked, self.blocked_by_protocol) = Default::default();
+        for ((reason, protocol), count) in counts {
+            let total = self.blocked.entry(reason.clone()).or_default();
+            total.packets += count.packets;
+            total.bytes += count.bytes;
+            let protocols = self.blocked_by_protocol.entry(reason).or_default();
+            protocols.insert(protocol, count);
+        }
+    }
 }
 
 /// Packets and bytes.

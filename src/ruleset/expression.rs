@@ -57,7 +57,7 @@ enum Base {
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h).
 const IPV4: u8 = 2;
-const IPV6: u8 = 10;
+pub(super) const IPV6: u8 = 10;
 
 /// `ETH_P_IP` and `ETH_P_ARP` (linux/if_ether.h).
 const ETHER_IP: u16 = 0x0800;
