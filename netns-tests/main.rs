@@ -16,6 +16,7 @@ mod selftest;
 mod sys;
 
 mod blocked;
+mod capture;
 mod connect;
 mod death;
 mod dns;

@@ -7,8 +7,8 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    blocked, check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, load, plan,
-    preview, run, status,
+    blocked, capture, check, cleanup, connect, demo, disconnect, engine, explain, healthcheck,
+    load, plan, preview, run, status,
 };
 
 fn main() -> Code {
@@ -39,6 +39,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Engine { link_fd } => engine::run(link_fd),
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Blocked(flags) => blocked::run(shared.socket(), flags.output()),
+        Command::Capture(flags) => capture::run(&flags.wanted()),
         Command::Healthcheck => healthcheck::run(shared.socket()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),

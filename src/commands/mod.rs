@@ -3,6 +3,7 @@
 use std::future::Future;
 
 pub mod blocked;
+pub mod capture;
 pub mod check;
 pub mod cleanup;
 pub mod connect;

@@ -3,6 +3,7 @@
 pub mod filter;
 pub mod frame;
 pub mod packet;
+pub mod pcapng;
 mod permitted;
 pub mod stopped;
 

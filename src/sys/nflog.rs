@@ -9,6 +9,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
+use super::nft;
 use crate::ruleset::attribute::{find, find_str, find_u32, put};
 
 /// `NFNL_SUBSYS_ULOG << 8`, with `NFULNL_MSG_PACKET` and `NFULNL_MSG_CONFIG`.
@@ -155,6 +156,11 @@ impl Nflog {
                 let errno = code.map_or(libc::EPROTO, |code| -i32::from_ne_bytes(code));
                 return match errno {
                     0 => Ok(()),
+                    // It says the same of a group that is taken (`nfulnl_recv_config`) as of a missing
+                    // capability, which no other subsystem would answer without.
+                    libc::EPERM if nft::generation().is_ok() => {
+                        Err(io::Error::from_raw_os_error(libc::EBUSY))
+                    }
                     errno => Err(io::Error::from_raw_os_error(errno)),
                 };
             }
