@@ -138,10 +138,10 @@ impl Capture {
         };
         let Ok(length) = usize::try_from(received) else {
             let error = io::Error::last_os_error();
-            return match error.kind() {
-                io::ErrorKind::WouldBlock => Ok(None),
-                _ => Err(error),
-            };
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Ok(None);
+            }
+            return Err(error);
         };
         Ok(Some(Told {
             bytes: &buffer[..length.min(buffer.len())],

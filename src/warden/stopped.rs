@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::time::{self, Instant};
-use tracing::{debug, warn};
+use tracing::{trace, warn};
 
 use crate::leak::packet::{Packet, Protocol, Target};
 use crate::leak::stopped::{Group, Report, Stopped as Kept};
@@ -121,7 +121,7 @@ fn note(kept: &mut Kept, copy: &Copy<'_>, age: Duration) {
         protocol,
         uid: copy.uid,
     };
-    debug!(reason = copy.prefix, %protocol, uid = copy.uid, "stopped");
+    trace!(reason = copy.prefix, %protocol, uid = copy.uid, "stopped");
     kept.note(group, to, age);
 }
 
@@ -131,9 +131,10 @@ fn what(copy: &Copy<'_>) -> (Protocol, Target) {
     } else {
         Packet::of_ip(copy.bytes)
     };
-    packet.map_or((Protocol::Ether(0), Target::default()), |p| {
-        (p.protocol, p.to)
-    })
+    match packet {
+        Some(packet) => (packet.protocol, packet.to),
+        None => (Protocol::Ether(0), Target::default()),
+    }
 }
 
 fn unheard(error: &std::io::Error) -> String {

@@ -122,7 +122,6 @@ impl Sources {
     }
 
     /// Says whether some may be left.
-
     fn read_stopped(
         &mut self,
         each: &mut impl FnMut(&Packet<'_>) -> io::Result<()>,
