@@ -15,6 +15,8 @@ mod rules;
 mod selftest;
 mod sys;
 
+mod blocked;
+mod capture;
 mod connect;
 mod death;
 mod dns;

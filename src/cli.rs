@@ -2,12 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
 
 use crate::commands::run::Place;
 use crate::commands::status::Output;
+use crate::commands::{blocked, capture};
 
 /// Where the control socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/vpngw/vpngw.sock";
@@ -112,6 +114,10 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the kill switch stopped
+    Blocked(Blocked),
+    /// Record what crosses the uplink and what is stopped, as a file for Wireshark
+    Capture(Capture),
     /// Exit 0 if the tunnel is usable, 1 if not
     Healthcheck,
     /// Check the configuration and print where each value came from
@@ -188,6 +194,72 @@ impl Status {
     }
 }
 
+/// What is recorded, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Capture {
+    /// Where to: a new file, in pcapng
+    #[arg(long, short, value_name = "FILE")]
+    write: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+    /// Stop after this time
+    #[arg(long, default_value = "5", value_name = "N", value_parser = minutes)]
+    minutes: Duration,
+    /// Stop before the file is larger than this (MiB)
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u64).range(1..=1 << 20))]
+    megabytes: u64,
+}
+
+impl Capture {
+    /// What the flags ask for.
+    pub fn wanted(self) -> capture::Wanted {
+        capture::Wanted {
+            file: self.write,
+            replace: self.force,
+            time: self.minutes,
+            bytes: self.megabytes << 20,
+        }
+    }
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    // A week is longer than anybody reads.
+    let most = 7.0 * 24.0 * 60.0;
+    match text.parse::<f64>() {
+        Ok(minutes) if minutes > 0.0 && minutes <= most => {
+            Ok(Duration::from_secs_f64(minutes * 60.0))
+        }
+        Ok(_) | Err(_) => Err(format!(
+            "a number of minutes, more than 0 and at most {most}"
+        )),
+    }
+}
+
+/// How the stopped packets are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Blocked {
+    /// Refresh in place once a second
+    #[arg(long, short, conflicts_with = "json")]
+    follow: bool,
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Blocked {
+    /// The one form that the flags ask for.
+    pub fn output(self) -> blocked::Output {
+        if self.json {
+            blocked::Output::Json
+        } else if self.follow {
+            blocked::Output::Follow
+        } else {
+            blocked::Output::Table
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +327,11 @@ mod tests {
         for line in [
             "engine --link-fd 3",
             "healthcheck",
+            "blocked",
+            "blocked --json",
+            "blocked --follow",
+            "capture -w a.pcap",
+            "capture --minutes 0.5 --megabytes 8 --force --write a.pcap",
             "check",
             "plan",
             "explain 1.1.1.1:53/udp",

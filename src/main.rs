@@ -7,8 +7,8 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, leaks, leaktest, load,
-    plan, preview, run, status,
+    blocked, capture, check, cleanup, connect, demo, disconnect, engine, explain, healthcheck,
+    leaks, leaktest, load, plan, preview, run, status,
 };
 
 fn main() -> Code {
@@ -40,6 +40,8 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Leaks { json } => leaks::run(shared.socket(), json),
         Command::Leaktest { json } => leaktest::run(json),
+        Command::Blocked(flags) => blocked::run(shared.socket(), flags.output()),
+        Command::Capture(flags) => capture::run(&flags.wanted()),
         Command::Healthcheck => healthcheck::run(shared.socket()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),

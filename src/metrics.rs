@@ -39,8 +39,8 @@ pub struct Sample {
     pub handshakes: u64,
     /// Sessions opened after the first one, by what ended the one before.
     pub reconnects: BTreeMap<String, u64>,
-    /// Packets stopped since start, by reason.
-    pub blocked: BTreeMap<String, Count>,
+    /// Packets stopped since start, by reason and protocol.
+    pub blocked: BTreeMap<String, BTreeMap<String, Count>>,
     /// How often an offload was given up at run time.
     pub offload_fallbacks: u64,
 }

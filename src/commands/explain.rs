@@ -237,9 +237,9 @@ mod tests {
     fn dns_past_the_tunnel_is_explained_for_both_devices() {
         insta::assert_snapshot!(explain("1.1.1.1:53/udp"), @r#"
     1.1.1.1:53/udp via tun0 is refused (dns): names are asked of the tunnel's resolvers only
-        inet vpngw output: udp dport 53 counter log prefix "dns" group 5 snaplen 128 reject with icmpx admin-prohibited comment "dns"
+        inet vpngw output: udp dport 53 counter log prefix "dns" group 5 snaplen 128 log prefix "dns" group 7 reject with icmpx admin-prohibited comment "dns"
     1.1.1.1:53/udp via eth0 is refused (dns): names are asked of the tunnel's resolvers only
-        inet vpngw output: udp dport 53 counter log prefix "dns" group 5 snaplen 128 reject with icmpx admin-prohibited comment "dns"
+        inet vpngw output: udp dport 53 counter log prefix "dns" group 5 snaplen 128 log prefix "dns" group 7 reject with icmpx admin-prohibited comment "dns"
     "#);
     }
 

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+pub mod blocked;
+pub mod capture;
 pub mod check;
 pub mod cleanup;
 pub mod connect;

@@ -12,7 +12,7 @@ use super::exit::{Code, Failure};
 use crate::control::client;
 
 mod render;
-mod screen;
+pub(super) mod screen;
 
 use render::{Style, render};
 use screen::Screen;

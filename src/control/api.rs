@@ -12,6 +12,8 @@ use crate::gateway::BlockReason;
 use crate::leak::evidence::Found;
 use crate::net::IfName;
 
+pub use crate::leak::stopped::{Line, Report};
+
 /// The state of the gateway. Fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::api::{Problem, Status};
+use super::api::{Problem, Report, Status};
 use crate::gateway::Command;
 use crate::leak::evidence::Evidence;
 
@@ -98,6 +98,15 @@ pub async fn status(socket: &Path) -> Result<Status, Error> {
 /// Nothing usable answered: see [`enum@Error`].
 pub async fn leaks(socket: &Path) -> Result<Vec<Evidence>, Error> {
     let (code, body) = request(socket, Method::GET, "/v1/leaks").await?;
+    parse(code, &body)
+}
+
+/// Asks what was stopped.
+///
+/// # Errors
+/// Nothing usable answered: see [`enum@Error`].
+pub async fn stopped(socket: &Path) -> Result<Report, Error> {
+    let (code, body) = request(socket, Method::GET, "/v1/blocked").await?;
     parse(code, &body)
 }
 

@@ -1,6 +1,8 @@
 //! Statuses for tests: one of each kind.
 
-use super::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Topology, Tunnel};
+use super::api::{
+    Dns, Ipv6, KillSwitch, Lan, Leaks, Line, Report, State, Status, Topology, Tunnel,
+};
 use crate::config::{Inbound, Offload, Outbound, PublicKey};
 use crate::gateway::BlockReason;
 use crate::leak::evidence::{Evidence, Found, Sensor};
@@ -152,4 +154,38 @@ pub(crate) fn evidence() -> Vec<Evidence> {
     let what = "udp 172.30.0.2:51413 > 203.0.113.9:6881 by eth0";
     let leak = Evidence::new(1_795_507_199_000, Sensor::Frame, "udp", what);
     vec![leak.with_frame(&[0x45, 0])]
+}
+
+/// What a torrent client, a resolver and a raw socket tried.
+pub(crate) fn stopped() -> Report {
+    let line = |reason: &str, protocol: &str, to: Option<&str>, port, uid, packets| Line {
+        reason: reason.to_owned(),
+        protocol: protocol.to_owned(),
+        destination: to.map(|ip| ip.parse().unwrap()),
+        port,
+        uid,
+        packets,
+        first_seconds_ago: 8042.5,
+        last_seconds_ago: packets as f64 / 4.0,
+        other_destinations: None,
+        more: false,
+    };
+    let (client, root) = (Some(1000), Some(0));
+    Report {
+        problem: None,
+        omitted: 0,
+        lost: 1208,
+        lines: vec![
+            line("other", "udp", Some("203.0.113.9"), Some(6881), client, 2),
+            Line {
+                other_destinations: Some(4213),
+                ..line("other", "udp", None, None, client, 9731)
+            },
+            line("other", "tcp", Some("198.51.100.77"), Some(22), client, 4),
+            line("dns", "udp", Some("8.8.8.8"), Some(53), Some(1001), 12),
+            line("ipv6", "icmpv6", Some("ff02::2"), None, None, 30),
+            line("ipv6", "tcp", Some("2001:db8::9"), Some(443), client, 31),
+            line("raw", "ether-88b5", None, None, root, 400),
+        ],
+    }
 }

@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/health` | 200 or 503, one line of text |
 //! | `GET /v1/leaks` | a list of [`Evidence`], the newest at the end |
+//! | `GET /v1/blocked` | [`Report`]: what was stopped, with its destinations |
 //! | `POST /v1/connect` | [`Status`] after the command |
 //! | `POST /v1/disconnect` | [`Status`] after the command |
 //!
@@ -22,7 +23,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::api::{Problem, Status};
+use super::api::{Problem, Report, Status};
 use super::http;
 use crate::gateway::Command;
 use crate::leak::evidence::Evidence;
@@ -36,6 +37,8 @@ pub enum Request {
     Leaks(oneshot::Sender<Vec<Evidence>>),
     /// Carry this out; answer with the state that follows from it.
     Command(Command, oneshot::Sender<Status>),
+    /// What was stopped.
+    Stopped(oneshot::Sender<Report>),
 }
 
 /// Serves the control API on a socket that listens already, until it is dropped.
@@ -54,6 +57,7 @@ fn routes(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/health", get(health))
         .route("/v1/leaks", get(leaks))
+        .route("/v1/blocked", get(blocked))
         .route("/v1/connect", post(connect))
         .route("/v1/disconnect", post(disconnect))
         .fallback(unknown)
@@ -66,6 +70,10 @@ async fn status(State(requests): State<mpsc::Sender<Request>>) -> Response {
 
 async fn leaks(State(requests): State<mpsc::Sender<Request>>) -> Response {
     answer(http::ask(&requests, Request::Leaks).await)
+}
+
+async fn blocked(State(requests): State<mpsc::Sender<Request>>) -> Response {
+    answer(http::ask(&requests, Request::Stopped).await)
 }
 
 async fn connect(State(requests): State<mpsc::Sender<Request>>) -> Response {
@@ -95,15 +103,15 @@ async fn health(State(requests): State<mpsc::Sender<Request>>) -> Response {
 async fn unknown() -> Response {
     problem(
         StatusCode::NOT_FOUND,
-        "no such path: there are /v1/status, /v1/health, /v1/leaks, /v1/connect and /v1/disconnect",
+        "no such path: there are /v1/status, /v1/health, /v1/leaks, /v1/blocked, /v1/connect and /v1/disconnect",
     )
 }
 
 const HANGS: &str = "the gateway's main loop does not answer";
 
-fn answer<T: Serialize>(said: Option<T>) -> Response {
-    match said {
-        Some(said) => Json(said).into_response(),
+fn answer(answer: Option<impl Serialize>) -> Response {
+    match answer {
+        Some(answer) => Json(answer).into_response(),
         None => problem(StatusCode::SERVICE_UNAVAILABLE, HANGS),
     }
 }
@@ -136,6 +144,13 @@ mod tests {
         let gateway = Gateway::start(example::connected());
         let leaks = client::leaks(&gateway.socket).await.unwrap();
         assert_eq!(leaks, example::evidence());
+    }
+
+    #[tokio::test]
+    async fn a_client_reads_what_was_stopped() {
+        let gateway = Gateway::start(example::connected());
+        let report = client::stopped(&gateway.socket).await.unwrap();
+        assert_eq!(report, example::stopped());
     }
 
     #[tokio::test]
@@ -230,6 +245,10 @@ mod tests {
                 Request::Status(reply) => reply,
                 Request::Leaks(reply) => {
                     reply.send(example::evidence()).unwrap();
+                    continue;
+                }
+                Request::Stopped(reply) => {
+                    let _ = reply.send(example::stopped());
                     continue;
                 }
                 Request::Command(Command::Connect, reply) => {

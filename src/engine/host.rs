@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
@@ -15,7 +15,7 @@ use super::EngineError;
 use super::rate::Rate;
 use super::status::{self, Parts};
 use crate::config::{Config, Host as Name};
-use crate::control::api::Status;
+use crate::control::api::{Report, Status};
 use crate::dns;
 use crate::gateway::{Action, Event, Gateway};
 use crate::leak::evidence::Evidence;
@@ -51,6 +51,8 @@ pub(super) struct Host {
     /// What will have ended the tunnel in use when the next one opens; `None` before the first.
     cause: Option<&'static str>,
     opened: bool,
+    /// Who waits to hear what was stopped. One answer of the warden is for all of them.
+    curious: Vec<oneshot::Sender<Report>>,
 }
 
 impl Host {
@@ -78,6 +80,7 @@ impl Host {
             reopened: BTreeMap::new(),
             cause: None,
             opened: false,
+            curious: Vec::new(),
         }
     }
 
@@ -149,7 +152,25 @@ impl Host {
                 self.evidence = evidence;
                 Ok(None)
             }
+            ToEngine::Stopped(report) => {
+                for answer in self.curious.drain(..) {
+                    // Whoever asked may have hung up.
+                    let _ = answer.send((*report).clone());
+                }
+                Ok(None)
+            }
         }
+    }
+
+    /// Asks the warden what was stopped.
+    pub(super) async fn ask_stopped(
+        &mut self,
+        answer: oneshot::Sender<Report>,
+    ) -> Result<(), EngineError> {
+        // Those who waited too long have hung up, so there are never more than connections.
+        self.curious.retain(|waiting| !waiting.is_closed());
+        self.curious.push(answer);
+        Ok(self.link.send(&ToWarden::Stopped, &[]).await?)
     }
 
     /// Notes why the next tunnel is opened.

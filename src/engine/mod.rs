@@ -186,6 +186,7 @@ impl Core {
                 let _ = answer.send(self.host.evidence());
                 return Ok(());
             }
+            Request::Stopped(answer) => return self.host.ask_stopped(answer).await,
             Request::Command(command, answer) => {
                 info!(?command, "the operator says");
                 self.handle(Event::Command(command)).await?;

@@ -160,7 +160,7 @@ pub(super) fn sample(
         peers: peer.into_iter().collect(),
         handshakes: snapshot.handshakes,
         reconnects: reconnects.clone(),
-        blocked: facts.blocked.clone(),
+        blocked: facts.blocked_by_protocol.clone(),
         offload_fallbacks: snapshot.offload_fallbacks,
     }
 }

@@ -4,6 +4,9 @@ pub mod account;
 pub mod evidence;
 pub mod filter;
 pub mod frame;
+pub mod packet;
+pub mod pcapng;
 mod permitted;
+pub mod stopped;
 
 pub use permitted::permitted;

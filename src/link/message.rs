@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::gateway::BlockReason;
 use crate::leak::evidence::{Evidence, Found};
+use crate::leak::stopped::Report;
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::Permit;
 
@@ -36,10 +37,12 @@ pub enum ToWarden {
     Block(BlockReason),
     /// The operator lifted the block.
     Unblock,
+    /// Somebody wants to know what was stopped; [`ToEngine::Stopped`] answers.
+    Stopped,
 }
 
 /// What the warden says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToEngine {
     /// Answers `Attach`. Carries the TUN device, then one listener for each name in `listeners`.
@@ -84,6 +87,8 @@ pub enum ToEngine {
     Facts(Box<Facts>),
     /// What the sensors saw last, the whole of it; after `Welcome` and whenever it changed.
     Evidence(Vec<Evidence>),
+    /// What was stopped.
+    Stopped(Box<Report>),
 }
 
 /// What the warden knows of the namespace and its rules.
@@ -101,6 +106,9 @@ pub struct Facts {
     pub mark: Option<Fwmark>,
     /// Packets stopped since start, by reason.
     pub blocked: BTreeMap<String, Count>,
+    /// The same, by reason and protocol. `rest` is what the rules of a reason do not tell apart.
+    #[serde(default)]
+    pub blocked_by_protocol: BTreeMap<String, BTreeMap<String, Count>>,
     /// Packets let through since start, by reason.
     pub passed: BTreeMap<String, Count>,
     /// Whether `/etc/resolv.conf` names the tunnel's resolvers and nothing else.
@@ -134,6 +142,20 @@ pub enum Accounting {
     On,
     /// It is not, and why.
     Off(String),
+}
+
+impl Facts {
+    /// Takes in what was stopped, by reason and protocol.
+    pub fn note_blocked(&mut self, counts: BTreeMap<(String, String), Count>) {
+        (self.blocked, self.blocked_by_protocol) = Default::default();
+        for ((reason, protocol), count) in counts {
+            let total = self.blocked.entry(reason.clone()).or_default();
+            total.packets += count.packets;
+            total.bytes += count.bytes;
+            let protocols = self.blocked_by_protocol.entry(reason).or_default();
+            protocols.insert(protocol, count);
+        }
+    }
 }
 
 /// Packets and bytes.

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::{Peer, Process, Sample};
 use crate::control::api::{State, Status};
+use crate::link::Count;
 
 /// Seconds for which a probe proves something: two missed ones are none.
 const PROVEN: f64 = 150.0;
@@ -173,18 +174,37 @@ fn events(sample: &Sample) {
         &sample.reconnects,
         |count| *count,
     );
-    by_reason(
+    blocked(
         "vpngw_blocked_packets_total",
         "Packets that the kill switch stopped",
-        &sample.blocked,
+        sample,
         |count| count.packets,
     );
-    by_reason(
+    blocked(
         "vpngw_blocked_bytes_total",
         "Bytes of packets that the kill switch stopped",
-        &sample.blocked,
+        sample,
         |count| count.bytes,
     );
+}
+
+/// From counters of the rules, so exact; the protocol `rest` is what the rules of a reason do not tell
+/// apart.
+fn blocked(
+    name: &'static str,
+    help: &'static str,
+    sample: &Sample,
+    number: impl Fn(&Count) -> u64,
+) {
+    for (reason, protocols) in &sample.blocked {
+        for (protocol, count) in protocols {
+            let labels = [
+                Label::new("reason", reason.clone()),
+                Label::new("protocol", protocol.clone()),
+            ];
+            counter(name, help, number(count), &labels);
+        }
+    }
 }
 
 fn by_reason<T>(
@@ -278,7 +298,6 @@ fn sorted(text: &str) -> String {
 pub(super) fn example() -> Sample {
     use crate::config::PublicKey;
     use crate::control::example;
-    use crate::link::Count;
 
     let peer = |key, name: Option<&str>, latest_handshake| Peer {
         public_key: PublicKey([key; 32]),
@@ -288,9 +307,12 @@ pub(super) fn example() -> Sample {
         sent_bytes: 9_007_199_254_740_993,
         latest_handshake,
     };
-    let count = |packets| Count {
-        packets,
-        bytes: packets * 60,
+    let by_protocol = |counts: &[(&str, u64)]| {
+        let count = |(protocol, packets): &(&str, u64)| {
+            let (packets, bytes) = (*packets, packets * 60);
+            ((*protocol).to_owned(), Count { packets, bytes })
+        };
+        counts.iter().map(count).collect::<BTreeMap<_, _>>()
     };
     Sample {
         status: example::connected(),
@@ -301,8 +323,8 @@ pub(super) fn example() -> Sample {
         handshakes: 71,
         reconnects: [("silent".to_owned(), 2), ("uplink".to_owned(), 1)].into(),
         blocked: [
-            ("dns".to_owned(), count(1031)),
-            ("ipv6".to_owned(), count(201)),
+            ("dns".to_owned(), by_protocol(&[("tcp", 31), ("udp", 1000)])),
+            ("ipv6".to_owned(), by_protocol(&[("ipv6", 201)])),
         ]
         .into(),
         offload_fallbacks: 0,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{End, Family, Hook, Match, Rule, Ruleset};
 use crate::net::{IfName, Transport};
-use crate::policy::{DeviceKind, Direction, Flow};
+use crate::policy::{DeviceKind, Direction, Flow, Protocol};
 
 /// The rule that decides about a packet, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl Match {
             Self::Mark(mark) => flow.mark == *mark,
             Self::Source(net) => source(flow).is_some_and(|ip| net.contains(ip)),
             Self::Destination(net) => destination(flow).is_some_and(|ip| net.contains(ip)),
+            Self::Carries(number) => carries(flow) == *number,
             Self::Opening => ports(flow, Transport::Tcp).is_some() && !flow.reply,
             Self::SourcePort(t, port) => ports(flow, *t).is_some_and(|(from, _)| from == *port),
             Self::DestinationPort(t, port) => ports(flow, *t).is_some_and(|(_, to)| to == *port),
@@ -114,6 +115,15 @@ fn destination(flow: &Flow) -> Option<Ipv4Addr> {
     match (flow.source, flow.destination) {
         (IpAddr::V4(_), IpAddr::V4(destination)) => Some(destination),
         (IpAddr::V6(_), _) | (_, IpAddr::V6(_)) => None,
+    }
+}
+
+fn carries(flow: &Flow) -> u8 {
+    match flow.protocol {
+        Protocol::Tcp { .. } => Transport::Tcp.number(),
+        Protocol::Udp { .. } => Transport::Udp.number(),
+        Protocol::Icmp => 1,
+        Protocol::Other(number) => number,
     }
 }
 

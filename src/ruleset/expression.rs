@@ -4,7 +4,7 @@
 use ipnetwork::Ipv4Network;
 
 use super::attribute::{put, put_nested, put_str, put_u32};
-use super::{End, Family, LOG_BYTES, Match, Rule};
+use super::{End, Family, LOG_BYTES, LOG_CAPTURE, Match, Rule};
 use crate::net::{IfName, Transport};
 
 /// Type of each element of an expression list (`NFTA_LIST_ELEM`).
@@ -57,7 +57,7 @@ enum Base {
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h).
 const IPV4: u8 = 2;
-const IPV6: u8 = 10;
+pub(super) const IPV6: u8 = 10;
 
 /// `ETH_P_IP` and `ETH_P_ARP` (linux/if_ether.h).
 const ETHER_IP: u16 = 0x0800;
@@ -92,6 +92,10 @@ pub(super) fn put_rule(buffer: &mut Vec<u8>, family: Family, rule: &Rule) {
             put_str(data, 2, rule.reason.as_str());
             put_u32(data, 3, LOG_BYTES);
         });
+        list.expression("log", |data| {
+            put(data, 1, &LOG_CAPTURE.to_be_bytes());
+            put_str(data, 2, rule.reason.as_str());
+        });
     }
     list.end(rule.end);
 }
@@ -122,6 +126,7 @@ impl List<'_> {
             Match::Destination(net) => self.address(16, *net),
             Match::Fragment => self.fragment(),
             Match::NoOptions => self.no_options(),
+            Match::Carries(number) => self.meta(Meta::L4Proto, Cmp::Eq, &[*number]),
             Match::Opening => self.opening(),
             Match::SourcePort(transport, port) => self.port(*transport, 0, *port),
             Match::DestinationPort(transport, port) => self.port(*transport, 2, *port),

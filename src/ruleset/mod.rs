@@ -23,13 +23,22 @@ pub use eval::Decision;
 pub const TABLE: &str = "vpngw";
 
 /// Group of the packets that `output` refused (NFLOG).
-const LOG_OUTPUT: u16 = 5;
+pub const LOG_OUTPUT: u16 = 5;
 
 /// Group of the frames that `egress` dropped (NFLOG).
-const LOG_EGRESS: u16 = 6;
+pub const LOG_EGRESS: u16 = 6;
+
+/// Group of both, for `vpngw capture`. The kernel gives a group to one socket only, and the first two are
+/// the gateway's. Where nobody listens a copy is not made (`nfulnl_log_packet`,
+/// net/netfilter/nfnetlink_log.c).
+pub const LOG_CAPTURE: u16 = 7;
 
 /// Bytes of a packet that are logged: IPv4 header with options, TCP header, some payload.
-const LOG_BYTES: u32 = 128;
+pub const LOG_BYTES: u32 = 128;
+
+/// The protocols that are counted apart where a rule is for all of them, with the word of each in nft
+/// text (IANA protocol numbers).
+pub const PROTOCOLS: [(u8, &str); 3] = [(6, "tcp"), (17, "udp"), (1, "icmp")];
 
 /// What this kernel has. The least is what the first act of the process may count on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +120,7 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// Whether packets and bytes are counted.
     pub counted: bool,
-    /// Group that gets a copy (NFLOG), with the reason as prefix.
+    /// Group that gets a copy (NFLOG), with the reason as prefix; [`LOG_CAPTURE`] gets another one.
     pub log: Option<u16>,
     /// What becomes of the packet.
     pub end: End,
@@ -163,6 +172,8 @@ pub enum Match {
     /// `ip hdrlength 5`: no IP options (RFC 791 section 3.1). No permitted flow needs them, and with them
     /// ports stand elsewhere than a reader of fixed offsets looks.
     NoOptions,
+    /// `meta l4proto icmp`, by the protocol's number; see [`PROTOCOLS`].
+    Carries(u8),
     /// `tcp flags syn / syn,ack`: opens a connection.
     Opening,
     /// `tcp sport 8080`

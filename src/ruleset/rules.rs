@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 
 use super::{
-    Chain, End, Family, Hook, Kernel, LOG_EGRESS, LOG_OUTPUT, Match, Rule, Ruleset, Table,
+    Chain, End, Family, Hook, Kernel, LOG_EGRESS, LOG_OUTPUT, Match, PROTOCOLS, Rule, Ruleset,
+    Table,
 };
 use crate::net::networks::{METADATA, MULTICAST, NOT_GLOBAL, masked};
 use crate::net::{IfName, Transport};
@@ -242,8 +243,12 @@ fn forward() -> Vec<Rule> {
 /// The flow that carries everything comes first, the tunnel next, LAN exceptions last.
 fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     let docker = Match::Destination(host(DOCKER_RESOLVER));
+    let ipv6 = drop(Reason::Ipv6, [Match::Ipv6, Match::NotOut(lo())]);
     let mut rules = vec![
-        drop(Reason::Ipv6, [Match::Ipv6, Match::NotOut(lo())]),
+        Rule {
+            log: kernel.modules.then_some(LOG_OUTPUT),
+            ..ipv6
+        },
         refuse(Reason::DockerResolver, [docker], kernel),
         loopback(Match::Out(lo())),
     ];
@@ -289,6 +294,8 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     if kernel.modules {
         rules.push(refuse(Reason::Other, [Match::Opening], kernel));
     }
+    // Apart only to be counted by protocol.
+    rules.extend(PROTOCOLS.map(|(p, _)| refuse(Reason::Other, [Match::Carries(p)], kernel)));
     rules.push(refuse(Reason::Other, [], kernel));
     rules
 }
@@ -438,6 +445,7 @@ fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
             [Match::Out(uplink.device.clone()), from_us, Match::ArpFrame],
         ));
     }
+    rules.extend(PROTOCOLS.map(|(p, _)| raw(&[Match::Carries(p)])));
     rules.push(raw(&[]));
     vec![Chain {
         devices,

@@ -1,9 +1,9 @@
 //! The text of the rulesets that matter, for readers.
 
-use super::{Kernel, Ruleset};
+use super::{Kernel, LOG_CAPTURE, Ruleset};
 use crate::config::{Inbound, Outbound};
 use crate::net::{Fwmark, IfName};
-use crate::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
+use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
 fn devices() -> [IfName; 1] {
     ["eth0".parse().unwrap()]
@@ -38,6 +38,9 @@ fn short(ruleset: &Ruleset) -> String {
     let text = ruleset
         .to_string()
         .replace("counter packets 0 bytes 0", "counter");
+    let text = Reason::ALL.iter().fold(text, |text, reason| {
+        text.replace(&format!(" log prefix \"{reason}\" group {LOG_CAPTURE}"), "")
+    });
     text.replace(" snaplen 128", "").replace('\t', "    ")
 }
 
@@ -78,12 +81,18 @@ fn deny_all() {
             udp dport 53 counter drop comment "dns"
             tcp dport 853 counter drop comment "dns"
             udp dport 853 counter drop comment "dns"
+            meta l4proto tcp counter drop comment "other"
+            meta l4proto udp counter drop comment "other"
+            meta l4proto icmp counter drop comment "other"
             counter drop comment "other"
         }
     }
     table netdev vpngw {
         chain egress {
             type filter hook egress device "eth0" priority filter; policy drop;
+            meta l4proto tcp counter drop comment "raw"
+            meta l4proto udp counter drop comment "raw"
+            meta l4proto icmp counter drop comment "raw"
             counter drop comment "raw"
         }
     }
@@ -136,7 +145,7 @@ fn connected_without_exceptions() {
 
         chain output {
             type filter hook output priority filter; policy drop;
-            meta nfproto ipv6 oifname != "lo" counter drop comment "ipv6"
+            meta nfproto ipv6 oifname != "lo" counter log prefix "ipv6" group 5 drop comment "ipv6"
             ip daddr 127.0.0.11 counter log prefix "docker-resolver" group 5 reject with icmpx admin-prohibited comment "docker-resolver"
             oifname "lo" accept comment "loopback"
             oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
@@ -173,6 +182,9 @@ fn connected_without_exceptions() {
             oifname "eth0" tcp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
             oifname "eth0" udp dport 5351 counter log prefix "port-mapping" group 5 reject with icmpx admin-prohibited comment "port-mapping"
             tcp flags syn / syn,ack counter log prefix "other" group 5 reject with tcp reset comment "other"
+            meta l4proto tcp counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
+            meta l4proto udp counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
+            meta l4proto icmp counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
             counter log prefix "other" group 5 reject with icmpx admin-prohibited comment "other"
         }
     }
@@ -182,6 +194,9 @@ fn connected_without_exceptions() {
             ip frag-off & 16383 != 0 counter log prefix "raw" group 6 drop comment "raw"
             oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "endpoint"
             oifname "eth0" arp saddr ip 172.30.0.2 @ll,96,16 0x806 counter accept comment "arp"
+            meta l4proto tcp counter log prefix "raw" group 6 drop comment "raw"
+            meta l4proto udp counter log prefix "raw" group 6 drop comment "raw"
+            meta l4proto icmp counter log prefix "raw" group 6 drop comment "raw"
             counter log prefix "raw" group 6 drop comment "raw"
         }
     }
@@ -240,22 +255,22 @@ fn lan_exceptions_and_a_resolver_add_these_lines() {
     inet output: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.0/24 tcp sport 8080 ct direction reply ct original proto-dst 8080 counter accept comment "lan-inbound"
     inet output: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.20 tcp dport 445 counter accept comment "lan-outbound"
     netdev egress: oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 172.30.0.1 udp sport 40001 udp dport 53 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "resolver"
-    netdev egress: ip daddr 224.0.0.0/3 counter log prefix "multicast" group 6 snaplen 128 drop comment "multicast"
-    netdev egress: ip daddr 169.254.169.254 counter log prefix "metadata" group 6 snaplen 128 drop comment "metadata"
-    netdev egress: ip daddr 169.254.170.2 counter log prefix "metadata" group 6 snaplen 128 drop comment "metadata"
-    netdev egress: ip daddr 100.100.100.200 counter log prefix "metadata" group 6 snaplen 128 drop comment "metadata"
-    netdev egress: ip daddr 192.0.0.192 counter log prefix "metadata" group 6 snaplen 128 drop comment "metadata"
-    netdev egress: ip daddr 168.63.129.16 counter log prefix "metadata" group 6 snaplen 128 drop comment "metadata"
-    netdev egress: tcp dport 53 counter log prefix "dns" group 6 snaplen 128 drop comment "dns"
-    netdev egress: udp dport 53 counter log prefix "dns" group 6 snaplen 128 drop comment "dns"
-    netdev egress: tcp dport 853 counter log prefix "dns" group 6 snaplen 128 drop comment "dns"
-    netdev egress: udp dport 853 counter log prefix "dns" group 6 snaplen 128 drop comment "dns"
-    netdev egress: tcp dport 1900 counter log prefix "port-mapping" group 6 snaplen 128 drop comment "port-mapping"
-    netdev egress: udp dport 1900 counter log prefix "port-mapping" group 6 snaplen 128 drop comment "port-mapping"
-    netdev egress: tcp dport 5350 counter log prefix "port-mapping" group 6 snaplen 128 drop comment "port-mapping"
-    netdev egress: udp dport 5350 counter log prefix "port-mapping" group 6 snaplen 128 drop comment "port-mapping"
-    netdev egress: tcp dport 5351 counter log prefix "port-mapping" group 6 snaplen 128 drop comment "port-mapping"
-    netdev egress: udp dport 5351 counter log prefix "port-mapping" group 6 snaplen 128 drop comment "port-mapping"
+    netdev egress: ip daddr 224.0.0.0/3 counter log prefix "multicast" group 6 snaplen 128 log prefix "multicast" group 7 drop comment "multicast"
+    netdev egress: ip daddr 169.254.169.254 counter log prefix "metadata" group 6 snaplen 128 log prefix "metadata" group 7 drop comment "metadata"
+    netdev egress: ip daddr 169.254.170.2 counter log prefix "metadata" group 6 snaplen 128 log prefix "metadata" group 7 drop comment "metadata"
+    netdev egress: ip daddr 100.100.100.200 counter log prefix "metadata" group 6 snaplen 128 log prefix "metadata" group 7 drop comment "metadata"
+    netdev egress: ip daddr 192.0.0.192 counter log prefix "metadata" group 6 snaplen 128 log prefix "metadata" group 7 drop comment "metadata"
+    netdev egress: ip daddr 168.63.129.16 counter log prefix "metadata" group 6 snaplen 128 log prefix "metadata" group 7 drop comment "metadata"
+    netdev egress: tcp dport 53 counter log prefix "dns" group 6 snaplen 128 log prefix "dns" group 7 drop comment "dns"
+    netdev egress: udp dport 53 counter log prefix "dns" group 6 snaplen 128 log prefix "dns" group 7 drop comment "dns"
+    netdev egress: tcp dport 853 counter log prefix "dns" group 6 snaplen 128 log prefix "dns" group 7 drop comment "dns"
+    netdev egress: udp dport 853 counter log prefix "dns" group 6 snaplen 128 log prefix "dns" group 7 drop comment "dns"
+    netdev egress: tcp dport 1900 counter log prefix "port-mapping" group 6 snaplen 128 log prefix "port-mapping" group 7 drop comment "port-mapping"
+    netdev egress: udp dport 1900 counter log prefix "port-mapping" group 6 snaplen 128 log prefix "port-mapping" group 7 drop comment "port-mapping"
+    netdev egress: tcp dport 5350 counter log prefix "port-mapping" group 6 snaplen 128 log prefix "port-mapping" group 7 drop comment "port-mapping"
+    netdev egress: udp dport 5350 counter log prefix "port-mapping" group 6 snaplen 128 log prefix "port-mapping" group 7 drop comment "port-mapping"
+    netdev egress: tcp dport 5351 counter log prefix "port-mapping" group 6 snaplen 128 log prefix "port-mapping" group 7 drop comment "port-mapping"
+    netdev egress: udp dport 5351 counter log prefix "port-mapping" group 6 snaplen 128 log prefix "port-mapping" group 7 drop comment "port-mapping"
     netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.0/24 tcp sport 8080 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "lan-inbound"
     netdev egress: oifname "eth0" ip saddr 172.30.0.2 ip daddr 192.168.1.20 tcp dport 445 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "lan-outbound"
     "#);

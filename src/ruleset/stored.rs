@@ -3,12 +3,17 @@
 
 use super::attribute::{contains, each, find, find_name, find_u32, until_end_mark};
 use super::encode::{comment, put_chain};
-use super::expression::put_rule;
-use super::{Chain, Family, Rule};
+use super::expression::{IPV6, put_rule};
+use super::{Chain, Family, PROTOCOLS, Rule};
 use crate::net::IfName;
 use crate::policy::Reason;
 
 pub use super::expression::{DATA, NAME};
+
+/// `NFTA_META_KEY`; `NFT_META_NFPROTO` and `NFT_META_L4PROTO` (linux/netfilter/nf_tables.h).
+pub const META_KEY: u16 = 2;
+const NFPROTO: u32 = 15;
+const L4PROTO: u32 = 16;
 
 /// `NFTA_CHAIN_HOOK`, `NFTA_HOOK_DEV`, `NFTA_HOOK_DEVS`.
 const HOOK: u16 = 4;
@@ -65,6 +70,24 @@ pub fn reason(user_data: &[u8]) -> Option<Reason> {
     };
     let text = rest.get(..usize::from(length.checked_sub(1)?))?;
     str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// The word for the protocol that a rule asks for, by the key that `meta` loaded and the data of the `cmp`
+/// after it; `None` if it asks for something else.
+pub fn protocol(key: Option<u32>, data: &[u8]) -> Option<&'static str> {
+    // NFTA_CMP_OP, which is NFT_CMP_EQ; NFTA_CMP_DATA, NFTA_DATA_VALUE
+    let value = find(find(data, 3)?, 1)?;
+    if find_u32(data, 2) != Some(0) {
+        return None;
+    }
+    match (key?, value) {
+        (L4PROTO, [number]) => PROTOCOLS
+            .iter()
+            .find(|(known, _)| known == number)
+            .map(|(_, word)| *word),
+        (NFPROTO, [IPV6]) => Some("ipv6"),
+        _ => None,
+    }
 }
 
 /// Whether the data of an `immediate` expression are `accept` (`NFTA_IMMEDIATE_DATA`,

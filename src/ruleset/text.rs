@@ -4,7 +4,9 @@ use std::fmt;
 
 use ipnetwork::Ipv4Network;
 
-use super::{Chain, End, Hook, LOG_BYTES, Match, Rule, Ruleset, TABLE, Table};
+use super::{
+    Chain, End, Hook, LOG_BYTES, LOG_CAPTURE, Match, PROTOCOLS, Rule, Ruleset, TABLE, Table,
+};
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,7 +66,7 @@ impl fmt::Display for Rule {
         if let Some(group) = self.log {
             write!(
                 f,
-                "log prefix \"{reason}\" group {group} snaplen {LOG_BYTES} "
+                "log prefix \"{reason}\" group {group} snaplen {LOG_BYTES} log prefix \"{reason}\" group {LOG_CAPTURE} "
             )?;
         }
         write!(f, "{} comment \"{reason}\"", self.end)
@@ -98,6 +100,13 @@ impl fmt::Display for Match {
             Self::Destination(net) => write!(f, "ip daddr {}", Net(*net)),
             Self::Fragment => f.write_str("ip frag-off & 16383 != 0"),
             Self::NoOptions => f.write_str("ip hdrlength 5"),
+            Self::Carries(number) => {
+                let known = PROTOCOLS.iter().find(|(known, _)| known == number);
+                match known {
+                    Some((_, word)) => write!(f, "meta l4proto {word}"),
+                    None => write!(f, "meta l4proto {number}"),
+                }
+            }
             Self::Opening => f.write_str("tcp flags syn / syn,ack"),
             Self::SourcePort(transport, port) => write!(f, "{transport} sport {port}"),
             Self::DestinationPort(transport, port) => write!(f, "{transport} dport {port}"),

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
 
 use super::capture::Capture;
+use super::nflog::Nflog;
 use super::watch::Watch;
 
 /// Waits for a descriptor we own, to be read and written. It must be non-blocking. Inside a tokio runtime.
@@ -33,13 +34,21 @@ pub fn capture(capture: Capture) -> io::Result<AsyncFd<Capture>> {
     register(capture)
 }
 
+/// Waits for logged packets. Inside a tokio runtime.
+///
+/// # Errors
+/// Where the process has no descriptors left.
+pub fn nflog(nflog: Nflog) -> io::Result<AsyncFd<Nflog>> {
+    register(nflog)
+}
+
 /// Not public: `T` is one of the types above.
 #[expect(
     unsafe_code,
     reason = "tokio cannot check that the descriptor stays the same"
 )]
 fn register<T: AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: `OwnedFd`, and the socket inside a `Watch` or a `Capture`, own one open descriptor from birth to drop,
+    // SAFETY: `OwnedFd`, and the socket inside a `Watch`, a `Capture` or an `Nflog`, own one open descriptor from birth to drop,
     // and give its number and no other.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

@@ -20,6 +20,21 @@ struct Statistics {
     drops: u32,
 }
 
+/// A frame and what the kernel says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told<'a> {
+    /// Its first bytes.
+    pub bytes: &'a [u8],
+    /// How many bytes it has.
+    pub length: usize,
+    /// Whether it leaves.
+    pub outgoing: bool,
+    /// Whether it begins with an Ethernet header.
+    pub ethernet: bool,
+    /// What it carries.
+    pub ethertype: u16,
+}
+
 /// A packet socket bound to one device of the calling thread's network namespace.
 pub struct Capture(Socket);
 
@@ -102,6 +117,44 @@ impl Capture {
         }
     }
 
+    /// Receives one frame with what the kernel says of it. `None` when none waits.
+    ///
+    /// # Errors
+    /// ENETDOWN once after the device went down.
+    pub fn receive_told<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Told<'a>>> {
+        let mut address = address(0, 0);
+        let mut size = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the first pointer and length describe `buffer`, the second ones `address`; both outlive
+        // the call, which writes no more than these lengths.
+        let received = unsafe {
+            libc::recvfrom(
+                self.0.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                libc::MSG_TRUNC,
+                (&raw mut address).cast(),
+                &raw mut size,
+            )
+        };
+        let Ok(length) = usize::try_from(received) else {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Ok(None);
+            }
+            return Err(error);
+        };
+        Ok(Some(Told {
+            bytes: &buffer[..length.min(buffer.len())],
+            length,
+            outgoing: address.sll_pkttype == libc::PACKET_OUTGOING,
+            ethernet: matches!(
+                address.sll_hatype,
+                libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK
+            ),
+            ethertype: u16::from_be(address.sll_protocol),
+        }))
+    }
+
     /// Frames that did not fit the buffer since the last call; the kernel resets the count.
     ///
     /// # Errors
@@ -136,16 +189,21 @@ impl AsFd for Capture {
     }
 }
 
-fn bind(socket: &Socket, index: u32, protocol: libc::c_int) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
+fn address(index: i32, protocol: libc::c_int) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: (protocol as u16).to_be(),
-        sll_ifindex: i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?,
+        sll_ifindex: index,
         sll_hatype: 0,
         sll_pkttype: 0,
         sll_halen: 0,
         sll_addr: [0; 8],
-    };
+    }
+}
+
+fn bind(socket: &Socket, index: u32, protocol: libc::c_int) -> io::Result<()> {
+    let index = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let address = address(index, protocol);
     // SAFETY: the pointer and the length describe `address`, a complete `sockaddr_ll` that outlives
     // the call.
     let result = unsafe {

@@ -9,6 +9,7 @@ pub mod host;
 pub mod link;
 pub mod namespace;
 pub mod netlink;
+pub mod nflog;
 pub mod nft;
 pub mod privilege;
 pub mod process;

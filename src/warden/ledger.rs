@@ -4,18 +4,27 @@ use std::collections::BTreeMap;
 
 use crate::link::Count;
 
-/// Counts since start, by reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ledger {
+/// Counts since start, by what they are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ledger<K> {
     /// Counts of rules that were replaced.
-    past: BTreeMap<String, Count>,
+    past: BTreeMap<K, Count>,
     /// Counts of the rules in force, as last read.
-    present: BTreeMap<String, Count>,
+    present: BTreeMap<K, Count>,
 }
 
-impl Ledger {
+impl<K: Ord> Default for Ledger<K> {
+    fn default() -> Self {
+        Self {
+            past: BTreeMap::new(),
+            present: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Ord + Clone> Ledger<K> {
     /// Notes what the rules in force count now.
-    pub(super) fn read(&mut self, counts: BTreeMap<String, Count>) {
+    pub(super) fn read(&mut self, counts: BTreeMap<K, Count>) {
         self.present = counts;
     }
 
@@ -27,7 +36,7 @@ impl Ledger {
     }
 
     /// Counts since start.
-    pub(super) fn total(&self) -> BTreeMap<String, Count> {
+    pub(super) fn total(&self) -> BTreeMap<K, Count> {
         let mut total = self.past.clone();
         for (reason, count) in &self.present {
             add(&mut total, reason.clone(), *count);
@@ -36,7 +45,7 @@ impl Ledger {
     }
 }
 
-fn add(to: &mut BTreeMap<String, Count>, reason: String, count: Count) {
+fn add<K: Ord>(to: &mut BTreeMap<K, Count>, reason: K, count: Count) {
     let sum = to.entry(reason).or_default();
     sum.packets += count.packets;
     sum.bytes += count.bytes;

@@ -12,6 +12,7 @@ mod namespace;
 mod permit;
 mod sensor;
 mod settle;
+mod stopped;
 mod watcher;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::sys::fault;
 use crate::sys::nft::Armed;
 use child::Child;
 use namespace::Namespace;
+use stopped::Stopped;
 use watcher::Changed;
 
 pub use namespace::StartError;
@@ -71,6 +73,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
     let reload = start.reload;
     let mut namespace =
         Namespace::enter(start.config, start.armed, start.armed_in, start.resolv_conf)?;
+    let mut stopped = Stopped::listen(Instant::now());
     let mut child = Child::spawn(Instant::now());
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -82,6 +85,10 @@ pub async fn run(start: Start) -> Result<(), StartError> {
         tokio::select! {
             () = &mut fault => {}
             message = child.receive() => match message {
+                Some(ToWarden::Stopped) => {
+                    let report = Box::new(stopped.report(Instant::now()));
+                    child.send(&ToEngine::Stopped(report), &[]).await;
+                }
                 Some(message) => answer(&mut namespace, &mut child, message).await,
                 None => {
                     warn!("the engine ended; inner packets are dropped until the next one is ready");
@@ -106,6 +113,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
             }
             () = namespace.stirred() => look_for_leaks(&mut namespace, &mut child).await,
+            () = stopped.stirred() => stopped.read(Instant::now()),
             () = until(settle_at) => {
                 settle_at = None;
                 if namespace.look_again() {
@@ -168,6 +176,8 @@ async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden)
         },
         ToWarden::Block(reason) => namespace.block(reason),
         ToWarden::Unblock => namespace.unblock(),
+        // The main loop answers it.
+        ToWarden::Stopped => {}
     }
     facts(namespace, child).await;
 }

@@ -92,8 +92,8 @@ pub(super) struct Namespace {
     pub(super) routes_wanting: bool,
     /// Whether they were as planned once.
     pub(super) routes_settled: bool,
-    pub(super) blocked_counts: Ledger,
-    pub(super) passed_counts: Ledger,
+    pub(super) blocked_counts: Ledger<(String, String)>,
+    pub(super) passed_counts: Ledger<String>,
     pub(super) facts: Facts,
 }
 
@@ -323,7 +323,7 @@ impl Namespace {
     /// What is known now, counters read anew.
     pub(super) fn facts(&mut self) -> Facts {
         self.count();
-        self.facts.blocked = self.blocked_counts.total();
+        self.facts.note_blocked(self.blocked_counts.total());
         self.facts.passed = self.passed_counts.total();
         self.facts.uplink = self.uplink.clone();
         self.facts.mark = Some(self.mark);

@@ -120,7 +120,7 @@ impl Namespace {
         };
         self.account(sent, left(&counters), Instant::now());
         let Totals { blocked, passed } = Totals::of(&counters);
-        self.blocked_counts.read(by_word(blocked));
+        self.blocked_counts.read(by_words(blocked));
         self.passed_counts.read(by_word(passed));
     }
 
@@ -214,6 +214,16 @@ fn left(counters: &[Counter]) -> u64 {
         .iter()
         .filter(|it| it.hook == Hook::Egress && it.accept);
     left.map(|it| it.packets).sum()
+}
+
+fn by_words(
+    counts: BTreeMap<(Reason, &'static str), (u64, u64)>,
+) -> BTreeMap<(String, String), Count> {
+    let words = |((reason, protocol), (packets, bytes)): ((Reason, &str), _)| {
+        let key = (reason.to_string(), protocol.to_owned());
+        (key, Count { packets, bytes })
+    };
+    counts.into_iter().map(words).collect()
 }
 
 fn by_word(counts: BTreeMap<Reason, (u64, u64)>) -> BTreeMap<String, Count> {

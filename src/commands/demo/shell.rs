@@ -10,7 +10,7 @@ use anyhow::Context;
 use super::stage::FOLDER;
 
 /// What to try, and what to expect.
-pub(super) const HINTS: [(&str, &str); 8] = [
+pub(super) const HINTS: [(&str, &str); 9] = [
     ("vpngw status", "what the gateway says (--watch, --json)"),
     ("ping 1.1.1.1", "any address answers, through the tunnel"),
     (
@@ -21,6 +21,10 @@ pub(super) const HINTS: [(&str, &str); 8] = [
     (
         "curl --interface eth0 1.1.1.1",
         "around the tunnel: stopped",
+    ),
+    (
+        "vpngw blocked",
+        "what the kill switch stopped (--follow, --json)",
     ),
     ("nft list ruleset", "the rules, if nft is installed"),
     ("cat /run/vpngw-demo/gateway.log", "the gateway's log"),

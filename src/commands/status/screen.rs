@@ -4,12 +4,12 @@ use std::io::{self, IsTerminal, Write};
 
 /// The alternate screen of a terminal, given back on drop. Where there is no terminal, pages follow
 /// each other.
-pub(super) struct Screen {
+pub(in crate::commands) struct Screen {
     terminal: bool,
 }
 
 impl Screen {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(in crate::commands) fn open() -> io::Result<Self> {
         let screen = Self {
             terminal: io::stdout().is_terminal(),
         };
@@ -20,7 +20,7 @@ impl Screen {
     }
 
     /// Replaces the page.
-    pub(super) fn show(&mut self, page: &str) -> io::Result<()> {
+    pub(in crate::commands) fn show(&mut self, page: &str) -> io::Result<()> {
         if self.terminal {
             write(&frame(page))
         } else {

@@ -37,6 +37,9 @@ pub struct Counter {
     pub hook: Hook,
     /// The rule's comment.
     pub reason: Reason,
+    /// The protocol that the rule is for; `rest` if it is for all, or for those that the rules before
+    /// it left.
+    pub protocol: &'static str,
     /// Whether the rule lets packets pass.
     pub accept: bool,
     /// Packets.
@@ -45,12 +48,12 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// Packets and bytes by reason. A packet is counted once: the frames that `egress` lets pass have been
+/// Packets and bytes by reason, stopped ones by protocol too. A packet is counted once: the frames that `egress` lets pass have been
 /// counted in `output`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Stopped on the way out or in.
-    pub blocked: BTreeMap<Reason, (u64, u64)>,
+    pub blocked: BTreeMap<(Reason, &'static str), (u64, u64)>,
     /// Let through.
     pub passed: BTreeMap<Reason, (u64, u64)>,
 }
@@ -60,14 +63,17 @@ impl Totals {
     pub fn of(counters: &[Counter]) -> Self {
         let mut totals = Self::default();
         for counter in counters {
-            let side = match (counter.accept, counter.hook) {
+            let reason = counter.reason;
+            let (packets, bytes) = match (counter.accept, counter.hook) {
                 (true, Hook::Egress) => continue,
                 (true, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output) => {
-                    &mut totals.passed
+                    totals.passed.entry(reason).or_default()
                 }
-                (false, _) => &mut totals.blocked,
+                (false, _) => {
+                    let key = (reason, counter.protocol);
+                    totals.blocked.entry(key).or_default()
+                }
             };
-            let (packets, bytes) = side.entry(counter.reason).or_default();
             *packets = packets.saturating_add(counter.packets);
             *bytes = bytes.saturating_add(counter.bytes);
         }
@@ -221,12 +227,15 @@ fn dump(netlink: &mut Netlink, kind: u16, family: Family, name: u16) -> io::Resu
 fn counter(family: Family, hook: Hook, rule: &Rule) -> Option<Counter> {
     let reason = stored::reason(&rule.user_data)?;
     let mut count = None;
-    let mut accept = false;
+    let (mut accept, mut asked, mut protocol) = (false, None, "rest");
     for (_, expression) in each(&rule.expressions) {
         let data = find(expression, stored::DATA).unwrap_or_default();
         match find_str(expression, stored::NAME) {
             // NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
             Some("counter") => count = Some((find_u64(data, 2)?, find_u64(data, 1)?)),
+            Some("meta") => asked = find_u32(data, stored::META_KEY),
+            // What the last `meta` loaded is compared.
+            Some("cmp") => protocol = stored::protocol(asked.take(), data).unwrap_or(protocol),
             Some("immediate") => accept = stored::accepts(data),
             Some(_) | None => {}
         }
@@ -236,6 +245,7 @@ fn counter(family: Family, hook: Hook, rule: &Rule) -> Option<Counter> {
         family,
         hook,
         reason,
+        protocol,
         accept,
         packets,
         bytes,
@@ -252,6 +262,7 @@ mod tests {
             family: Family::Inet,
             hook,
             reason: Reason::Endpoint,
+            protocol: "udp",
             accept,
             packets,
             bytes: packets * 100,
@@ -263,6 +274,6 @@ mod tests {
             counter(Hook::Egress, false, 4),
         ]);
         assert_eq!(totals.passed[&Reason::Endpoint], (3, 300));
-        assert_eq!(totals.blocked[&Reason::Endpoint], (4, 400));
+        assert_eq!(totals.blocked[&(Reason::Endpoint, "udp")], (4, 400));
     }
 }

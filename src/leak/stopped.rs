@@ -1,0 +1,397 @@
+//! What the kill switch stopped, kept so that a person can read it: grouped, and bounded whatever is sent.
+//! Pure; time is an argument.
+//!
+//! A torrent client tries thousands of destinations by UDP. Of each reason, protocol and user
+//! [`ROWS`] destinations are kept, those tried most and the latest one; all others of it are one line.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::packet::{Protocol, Target};
+use crate::policy::Reason;
+
+/// Destinations shown of each reason, protocol and user.
+const ROWS: usize = 8;
+
+/// Reasons, protocols and users told apart. Of more the one that was silent longest is forgotten.
+const MOST_GROUPS: usize = 128;
+
+/// Other destinations that are remembered to be counted once, of all groups together. A `Target` has 22
+/// bytes and a tree is half full at worst, so this is 1 MiB, and all the rest 120 KiB.
+const MOST_TARGETS: usize = 20_000;
+
+/// Lines of a report, which has to fit a message between the two halves (64 KiB) at 350 bytes a line.
+pub const MOST_LINES: usize = 160;
+
+/// Who sent what, and why it was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group {
+    /// Why.
+    pub reason: Reason,
+    /// What.
+    pub protocol: Protocol,
+    /// The user, where the kernel knows: not for what it sends by itself.
+    pub uid: Option<u32>,
+}
+
+/// What was stopped.
+#[derive(Clone, Debug, Default)]
+pub struct Stopped {
+    groups: BTreeMap<Group, Crowd>,
+    /// Packets of groups that were forgotten.
+    forgotten: u64,
+    /// Destinations in all [`Others`].
+    remembered: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Crowd {
+    rows: Vec<(Target, Seen)>,
+    others: Option<Others>,
+}
+
+#[derive(Clone, Debug)]
+struct Others {
+    seen: Seen,
+    targets: BTreeSet<Target>,
+    /// Whether there was no room for one.
+    more: bool,
+}
+
+/// How often, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    count: u64,
+    first: Duration,
+    last: Duration,
+}
+
+/// What was stopped, as the control API says it. Fields are only ever added.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Why stopped packets are not looked at, if they are not. Then `lines` says nothing.
+    pub problem: Option<String>,
+    /// Packets of lines that are not here: too many lines, or forgotten since.
+    pub omitted: u64,
+    /// Packets that came faster than they were looked at. The metrics count them, no line does.
+    pub lost: u64,
+    /// Groups with the latest first, and in each its destinations in the same order.
+    pub lines: Vec<Line>,
+}
+
+/// Packets stopped for one reason, of one protocol, user and destination; or the rest of their kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The word of the rule that stopped them.
+    pub reason: String,
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `arp`, `ip-47`, `ether-88b5`.
+    pub protocol: String,
+    /// Where they were going.
+    pub destination: Option<IpAddr>,
+    /// The destination port, of TCP and UDP.
+    pub port: Option<u16>,
+    /// Who sent them, where the kernel knows.
+    pub uid: Option<u32>,
+    /// How many.
+    pub packets: u64,
+    /// Seconds since the first one.
+    pub first_seconds_ago: f64,
+    /// Seconds since the last one.
+    pub last_seconds_ago: f64,
+    /// How many destinations this line stands for, if it is not one: all others of this reason,
+    /// protocol and user.
+    pub other_destinations: Option<u64>,
+    /// Whether there were more than could be remembered.
+    pub more: bool,
+}
+
+impl Stopped {
+    /// Notes one packet.
+    pub fn note(&mut self, group: Group, to: Target, now: Duration) {
+        if !self.groups.contains_key(&group) && self.groups.len() >= MOST_GROUPS {
+            self.forget_one();
+        }
+        let crowd = self.groups.entry(group).or_default();
+        if let Some((_, seen)) = crowd.rows.iter_mut().find(|(target, _)| *target == to) {
+            seen.again(now);
+            return;
+        }
+        if crowd.rows.len() >= ROWS
+            && let Some(least) = crowd.least()
+        {
+            let row = crowd.rows.swap_remove(least);
+            self.remembered += usize::from(crowd.join(row, self.remembered < MOST_TARGETS));
+        }
+        let back = crowd.others.as_mut().is_some_and(|o| o.targets.remove(&to));
+        self.remembered -= usize::from(back);
+        crowd.rows.push((to, Seen::once(now)));
+    }
+
+    /// What a person is told.
+    pub fn report(&self, now: Duration) -> Report {
+        let mut crowds: Vec<_> = self.groups.iter().collect();
+        crowds.sort_by_key(|(_, crowd)| std::cmp::Reverse(crowd.last()));
+        let lines = crowds
+            .into_iter()
+            .flat_map(|(group, crowd)| crowd.lines(group, now));
+        let mut lines: Vec<_> = lines.collect();
+        let hidden = lines.split_off(lines.len().min(MOST_LINES));
+        Report {
+            omitted: self.forgotten + hidden.iter().map(|line| line.packets).sum::<u64>(),
+            lines,
+            ..Report::default()
+        }
+    }
+
+    fn forget_one(&mut self) {
+        let oldest = self.groups.iter().min_by_key(|(_, crowd)| crowd.last());
+        let Some(crowd) = oldest
+            .map(|(group, _)| *group)
+            .and_then(|g| self.groups.remove(&g))
+        else {
+            return;
+        };
+        self.forgotten += crowd.seen().map(|seen| seen.count).sum::<u64>();
+        self.remembered -= crowd.others.map_or(0, |others| others.targets.len());
+    }
+}
+
+impl Crowd {
+    /// The row to give up: tried least, and of those the one that was silent longest.
+    fn least(&self) -> Option<usize> {
+        let rows = self.rows.iter().enumerate();
+        let least = rows.min_by_key(|(_, (_, seen))| (seen.count, seen.last));
+        least.map(|(index, _)| index)
+    }
+
+    /// Makes a row one of the others; says whether its destination is remembered.
+    fn join(&mut self, (target, seen): (Target, Seen), room: bool) -> bool {
+        let others = self.others.get_or_insert_with(|| Others {
+            seen: Seen { count: 0, ..seen },
+            targets: BTreeSet::new(),
+            more: false,
+        });
+        others.seen.add(seen);
+        if room {
+            others.targets.insert(target)
+        } else {
+            others.more = true;
+            false
+        }
+    }
+
+    fn seen(&self) -> impl Iterator<Item = Seen> {
+        let rows = self.rows.iter().map(|(_, seen)| *seen);
+        rows.chain(self.others.as_ref().map(|others| others.seen))
+    }
+
+    fn last(&self) -> Option<Duration> {
+        self.seen().map(|seen| seen.last).max()
+    }
+
+    fn lines(&self, group: &Group, now: Duration) -> Vec<Line> {
+        let mut rows = self.rows.clone();
+        rows.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.last));
+        let rows = rows.into_iter();
+        let mut lines: Vec<_> = rows.map(|(to, seen)| line(group, to, seen, now)).collect();
+        lines.extend(self.others.as_ref().map(|others| Line {
+            other_destinations: Some(others.targets.len() as u64),
+            more: others.more,
+            ..line(group, Target::default(), others.seen, now)
+        }));
+        lines
+    }
+}
+
+impl Seen {
+    fn once(now: Duration) -> Self {
+        Self {
+            count: 1,
+            first: now,
+            last: now,
+        }
+    }
+
+    fn again(&mut self, now: Duration) {
+        self.count += 1;
+        self.last = now;
+    }
+
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+}
+
+fn line(group: &Group, to: Target, seen: Seen, now: Duration) -> Line {
+    let ago = |then: Duration| now.saturating_sub(then).as_secs_f64();
+    Line {
+        reason: group.reason.to_string(),
+        protocol: group.protocol.to_string(),
+        destination: to.address,
+        port: to.port,
+        uid: group.uid,
+        packets: seen.count,
+        first_seconds_ago: ago(seen.first),
+        last_seconds_ago: ago(seen.last),
+        other_destinations: None,
+        more: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UDP: Group = group(Protocol::Udp, Some(1000));
+
+    const fn group(protocol: Protocol, uid: Option<u32>) -> Group {
+        Group {
+            reason: Reason::Other,
+            protocol,
+            uid,
+        }
+    }
+
+    fn to(host: u32, port: u16) -> Target {
+        Target {
+            address: Some(IpAddr::from(host.to_be_bytes())),
+            port: Some(port),
+        }
+    }
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn packets_of_one_kind_are_one_line() {
+        let mut stopped = Stopped::default();
+        for second in [3, 5, 9] {
+            stopped.note(UDP, to(7, 53), at(second));
+        }
+        stopped.note(group(Protocol::Tcp, None), to(7, 53), at(4));
+        let report = stopped.report(at(10));
+        assert_eq!(report.lines.len(), 2);
+        let first = &report.lines[0];
+        assert_eq!((first.packets, first.protocol.as_str()), (3, "udp"));
+        assert_eq!(
+            (first.first_seconds_ago, first.last_seconds_ago),
+            (7.0, 1.0)
+        );
+        assert_eq!(
+            (first.destination, first.port),
+            (to(7, 53).address, Some(53))
+        );
+        assert_eq!(report.lines[1].uid, None);
+    }
+
+    #[test]
+    fn thousands_of_destinations_do_not_bury_the_one_that_matters() {
+        let mut stopped = Stopped::default();
+        stopped.note(group(Protocol::Tcp, Some(1000)), to(9, 22), at(0));
+        for host in 0..4221 {
+            stopped.note(UDP, to(host, 6881), at(1));
+        }
+        let report = stopped.report(at(2));
+        assert_eq!(report.lines.len(), ROWS + 2);
+        let others = report.lines[ROWS].other_destinations;
+        assert_eq!((others, report.lines[ROWS].packets), (Some(4213), 4213));
+        assert_eq!(report.lines[ROWS + 1].port, Some(22));
+        assert_eq!((report.omitted, report.lines[ROWS].more), (0, false));
+    }
+
+    #[test]
+    fn a_destination_that_is_tried_again_and_again_stays_in_sight() {
+        let mut stopped = Stopped::default();
+        for host in 0..5000 {
+            stopped.note(UDP, to(host, 6881), at(1));
+            if host % 2 == 0 {
+                stopped.note(UDP, to(u32::MAX, 443), at(1));
+            }
+        }
+        let lines = stopped.report(at(2)).lines;
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.port == Some(443) && line.packets == 2500)
+        );
+    }
+
+    #[test]
+    fn memory_is_bounded_under_a_flood_of_random_destinations() {
+        let mut stopped = Stopped::default();
+        for host in 0..200_000_u32 {
+            let uid = host % 300;
+            let spread = host.wrapping_mul(2_654_435_761);
+            stopped.note(
+                group(Protocol::Udp, Some(uid)),
+                to(spread, 1),
+                at(host.into()),
+            );
+        }
+        let kept = |s: &Stopped| -> usize {
+            let others = s.groups.values().filter_map(|crowd| crowd.others.as_ref());
+            others.map(|others| others.targets.len()).sum()
+        };
+        assert!(stopped.groups.len() <= MOST_GROUPS);
+        assert_eq!(kept(&stopped), stopped.remembered);
+        let mut one = Stopped::default();
+        for host in 0..50_000 {
+            one.note(UDP, to(host, 1), at(0));
+        }
+        assert_eq!((kept(&one), one.remembered), (MOST_TARGETS, MOST_TARGETS));
+        let others = one.report(at(0)).lines.pop().unwrap();
+        assert_eq!(
+            (others.other_destinations, others.more),
+            (Some(20_000), true)
+        );
+        assert_eq!(others.packets, 50_000 - ROWS as u64);
+    }
+
+    #[test]
+    fn the_longest_report_fits_a_message_between_the_halves() {
+        let line = Line {
+            reason: "docker-resolver".to_owned(),
+            protocol: "ether-88b5".to_owned(),
+            destination: Some("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()),
+            port: Some(u16::MAX),
+            uid: Some(u32::MAX),
+            packets: u64::MAX,
+            first_seconds_ago: 1.0 / 3.0 * 1e8,
+            last_seconds_ago: 1.0 / 3.0 * 1e8,
+            other_destinations: Some(u64::MAX),
+            more: false,
+        };
+        let report = Report {
+            problem: None,
+            omitted: u64::MAX,
+            lost: u64::MAX,
+            lines: vec![line; MOST_LINES],
+        };
+        let bytes = serde_json::to_vec(&report).unwrap();
+        assert!(bytes.len() < 60_000, "{}", bytes.len());
+    }
+
+    proptest! {
+        #[test]
+        fn every_packet_is_in_one_line(
+            packets in prop::collection::vec((0..4_u32, 0..40_u32, 0..200_u32), 0..600)
+        ) {
+            let mut stopped = Stopped::default();
+            for (number, (uid, host, spread)) in packets.iter().enumerate() {
+                let uid = if *spread == 0 { number as u32 } else { *uid };
+                stopped.note(group(Protocol::Udp, Some(uid)), to(*host, 1), at(number as u64));
+            }
+            let report = stopped.report(at(1000));
+            let shown: u64 = report.lines.iter().map(|line| line.packets).sum();
+            prop_assert_eq!(shown + report.omitted, packets.len() as u64);
+        }
+    }
+}
