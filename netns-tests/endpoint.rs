@@ -5,30 +5,30 @@ use std::time::Duration;
 
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::{ask, assert_inside};
-use crate::lab::{Lab, at, wait};
-use crate::probes::{self, endpoint};
+use crate::lab::{ENDPOINT, Lab, at, wait};
+use crate::probes::{self, Family};
 
 #[test]
 fn nobody_else_reaches_the_endpoint_while_connected() {
     let lab = Lab::new();
-    probes::control(&lab, endpoint::PROBES);
+    probes::control(&lab, Family::Endpoint);
     let _gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, endpoint::PROBES);
+    probes::fire(&lab, Family::Endpoint);
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, endpoint::PROBES);
+    probes::fire(&lab, Family::Endpoint);
 }
 
 #[test]
 fn nobody_else_reaches_the_endpoint_while_connecting() {
     let lab = Lab::new();
-    probes::control(&lab, endpoint::PROBES);
+    probes::control(&lab, Family::Endpoint);
     lab.servers[0].swallow(Swallow::Everything);
     let _gateway = lab.start(&lab.conf());
     wait("a handshake is tried", Duration::from_secs(30), || {
         lab.sensor.handshakes().pop()
     });
-    probes::fire(&lab, endpoint::PROBES);
+    probes::fire(&lab, Family::Endpoint);
 }
 
 /// What a program sends to the server's public address goes into the tunnel, not around it
@@ -36,7 +36,7 @@ fn nobody_else_reaches_the_endpoint_while_connecting() {
 #[test]
 fn the_servers_address_is_reached_through_the_tunnel() {
     let lab = Lab::new();
-    let to = at(endpoint::ENDPOINT, 7);
+    let to = at(ENDPOINT, 7);
     let patience = Duration::from_secs(5);
     let connect = |lab: &Lab| {
         crate::lab::tunnel::Stream::open(&lab.ns, "app", to, patience).map(|s| s.greeting)
@@ -55,12 +55,7 @@ fn the_servers_address_is_reached_through_the_tunnel() {
             .is_none_or(|g| g == "inside1 10.64.0.2\n"),
         "{greeting:?}"
     );
-    let _ = ask(
-        &lab.ns,
-        "app",
-        at(endpoint::ENDPOINT, 9),
-        Duration::from_millis(600),
-    );
+    let _ = ask(&lab.ns, "app", at(ENDPOINT, 9), Duration::from_millis(600));
     lab.sensor.verdict();
 }
 

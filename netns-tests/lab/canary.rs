@@ -1,11 +1,16 @@
 //! Sixteen bytes that occur nowhere but in one probe, so that a sensor recognises it in clear text.
 
 use std::io::BufRead;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A token: eight bytes shared by all, eight of its own.
 pub type Canary = [u8; 16];
+
+/// What tells a packet apart that has no room for a token: protocol, source port, destination, destination
+/// port. For a membership report (IGMP, MLD) the destination is the group.
+pub type Flow = (u8, u16, IpAddr, u16);
 
 const PREFIX: [u8; 8] = [0xf1, b'v', b'p', b'n', b'g', b'w', 0xca, 0x17];
 

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use super::canary::{self, Canary};
+use super::canary::{self, Canary, Flow};
 use super::capture::{Capture, Frame};
-use super::classify::{Class, Flow, Rules, WireGuard, classify, flow};
+use super::classify::{Class, Rules, WireGuard, classify, flow};
 use super::ns::Namespaces;
 use super::raw::{Layer, PacketSocket};
 use super::wait;
@@ -25,6 +26,7 @@ pub struct Sensor {
     state: Arc<Mutex<State>>,
     capture: Capture,
     namespaces: Namespaces,
+    tries: Arc<AtomicU64>,
 }
 
 /// What was seen.
@@ -81,7 +83,18 @@ impl Sensor {
             state,
             capture,
             namespaces: namespaces.clone(),
+            tries: Arc::default(),
         }
+    }
+
+    /// Counts probes that were tried, seen or not.
+    pub fn tried(&self, probes: u64) {
+        self.tries.fetch_add(probes, Ordering::Relaxed);
+    }
+
+    /// How many probes were tried so far, to be added to.
+    pub fn tries(&self) -> Arc<AtomicU64> {
+        self.tries.clone()
     }
 
     /// From `at` on, every frame must be permitted.

@@ -1,0 +1,83 @@
+//! What a probe is, and the sockets that many of them use.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::canary::{Canary, Flow};
+
+/// One way out.
+pub struct Probe {
+    /// What it is; with its family before it, unique.
+    pub name: &'static str,
+    /// Sends the token.
+    pub send: fn(&Canary) -> Sent,
+}
+
+/// What a probe knows of its own fate. One that cannot carry the token says which flow it is.
+pub type Sent = io::Result<Option<Flow>>;
+
+/// A socket address.
+pub fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddrV4::new(address, port).into()
+}
+
+/// A UDP socket.
+pub fn udp() -> io::Result<Socket> {
+    Socket::new(Domain::IPV4, Type::DGRAM, None)
+}
+
+/// A TCP socket.
+pub fn tcp() -> io::Result<Socket> {
+    Socket::new(Domain::IPV4, Type::STREAM, None)
+}
+
+/// A raw IPv4 socket of one protocol; 255 takes whole packets.
+pub fn raw(protocol: i32) -> io::Result<Socket> {
+    Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(protocol)))
+}
+
+/// The socket, bound to the uplink.
+pub fn to_device(socket: Socket) -> io::Result<Socket> {
+    socket.bind_device(Some(b"eth0"))?;
+    Ok(socket)
+}
+
+/// Sends bytes that contain the token.
+pub fn send(socket: &Socket, bytes: &[u8], to: SocketAddr) -> Sent {
+    socket.send_to(bytes, &to.into())?;
+    Ok(None)
+}
+
+/// Begins a TCP connection. A SYN carries no token, so the flow tells it apart.
+pub fn syn(socket: &Socket, to: SocketAddr) -> Sent {
+    let flow = bound(socket, to)?;
+    match socket.connect(&SockAddr::from(to)) {
+        Err(why) if why.raw_os_error() != Some(libc::EINPROGRESS) => Err(why),
+        _ => Ok(Some(flow)),
+    }
+}
+
+/// Gives a socket that does not wait a port, so that its flow is known before it sends.
+pub fn bound(socket: &Socket, to: SocketAddr) -> io::Result<Flow> {
+    socket.set_nonblocking(true)?;
+    let port = || io::Result::Ok(socket.local_addr()?.as_socket().map_or(0, |a| a.port()));
+    if port()? == 0 {
+        let any: SocketAddr = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        socket.bind(&any.into())?;
+    }
+    Ok((6, port()?, to.ip().to_canonical(), to.port()))
+}
+
+/// An ICMP echo request (RFC 792) that carries the token; raw sockets of IPv4 send it as it is.
+pub fn echo(kind: u8, token: &Canary) -> Vec<u8> {
+    let mut bytes = vec![kind, 0, 0, 0, 0, 1, 0, 1];
+    bytes.extend(token);
+    let sum = crate::forge::checksum(&bytes);
+    bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
