@@ -23,6 +23,7 @@ mod inner;
 mod ipv6;
 mod lan;
 mod leak;
+mod matrix;
 mod raw;
 mod reconnect;
 mod rekey;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A token: eight bytes shared by all, eight of its own.
+/// A token: eight bytes shared by all, eight of its own, of which the first two count.
 pub type Canary = [u8; 16];
 
 /// What tells a packet apart that has no room for a token: protocol, source port, destination, destination
@@ -18,11 +18,17 @@ const PREFIX: [u8; 8] = [0xf1, b'v', b'p', b'n', b'g', b'w', 0xca, 0x17];
 pub fn fresh() -> Canary {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let own = (nanos.as_nanos() as u64) ^ (NEXT.fetch_add(1, Ordering::Relaxed) << 40);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed) << 48;
+    let own = (nanos.as_nanos() as u64) & (u64::MAX >> 16) | count;
     let mut token = [0; 16];
     token[..8].copy_from_slice(&PREFIX);
     token[8..].copy_from_slice(&own.to_be_bytes());
     token
+}
+
+/// A source port for a probe that cannot carry its token: another one for each of 64,000 in a row.
+pub fn port(token: &Canary) -> u16 {
+    1024 + u16::from_be_bytes([token[8], token[9]]) % 64_000
 }
 
 /// The tokens in some bytes.

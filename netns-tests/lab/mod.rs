@@ -25,10 +25,12 @@ pub mod flood;
 #[allow(dead_code, reason = "the probe program uses the rest")]
 pub mod forge;
 pub mod gateway;
+pub mod inside;
 pub mod machine;
 pub mod ns;
 #[allow(dead_code, reason = "the probe program uses the rest")]
 pub mod raw;
+pub mod report;
 pub mod sensor;
 pub mod server;
 pub mod services;
@@ -140,6 +142,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.ns.kill_all();
+        report::test(&self.sensor);
         if !std::thread::panicking() {
             return;
         }

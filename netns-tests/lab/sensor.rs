@@ -1,7 +1,7 @@
 //! The judge: sees every frame that leaves the gateway's namespace, at the far end of the uplink,
 //! and holds each that is not permitted against the test.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,17 @@ pub struct Tally {
     pub other: u64,
 }
 
+/// Frames with one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// How many.
+    pub frames: u64,
+    /// When the first left.
+    pub first: SystemTime,
+    /// When the last left.
+    pub last: SystemTime,
+}
+
 /// A handshake message that left.
 #[derive(Clone, Copy, Debug)]
 pub struct Handshake {
@@ -62,7 +73,7 @@ struct State {
     armed: Option<SystemTime>,
     tally: Tally,
     leaks: Vec<String>,
-    canaries: HashSet<Canary>,
+    canaries: HashMap<Canary, Sighting>,
     marks: HashSet<Canary>,
     flows: HashSet<Flow>,
     handshakes: Vec<Handshake>,
@@ -132,7 +143,12 @@ impl Sensor {
 
     /// Whether the token was seen in clear text.
     pub fn saw(&self, token: &Canary) -> bool {
-        self.lock().canaries.contains(token)
+        self.sighting(token).is_some()
+    }
+
+    /// How often the token was seen in clear text, and from when to when.
+    pub fn sighting(&self, token: &Canary) -> Option<Sighting> {
+        self.lock().canaries.get(token).copied()
     }
 
     /// Whether a packet of the flow was seen.
@@ -186,7 +202,7 @@ impl State {
             armed: None,
             tally: Tally::default(),
             leaks: Vec::new(),
-            canaries: HashSet::new(),
+            canaries: HashMap::new(),
             marks: HashSet::new(),
             flows: HashSet::new(),
             handshakes: Vec::new(),
@@ -204,7 +220,14 @@ impl State {
         self.tally.frames += 1;
         let tokens = canary::find(frame.bytes);
         let clear = !tokens.is_empty();
-        self.canaries.extend(tokens);
+        for token in tokens {
+            let seen = self.canaries.entry(token).or_insert(Sighting {
+                frames: 0,
+                first: frame.at,
+                last: frame.at,
+            });
+            (seen.frames, seen.last) = (seen.frames + 1, frame.at);
+        }
         self.flows.extend(flow(frame.bytes));
         if self.armed.is_none_or(|armed| frame.at < armed) {
             self.tally.before += 1;

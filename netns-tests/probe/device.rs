@@ -8,7 +8,7 @@ use crate::addresses::{APP, HOST, LAN};
 use crate::canary::Canary;
 use crate::message::{Control, send_with};
 use crate::raw::set_option;
-use crate::socket::{Probe, Sent, at, echo, raw, send, syn, tcp, to_device, udp};
+use crate::socket::{Probe, Sent, at, echo, raw, send, syn, syn_from, tcp, to_device, udp};
 
 /// Everything here.
 pub const PROBES: &[Probe] = &[
@@ -18,7 +18,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "tcp",
-        send: |_| syn(&to_device(tcp()?)?, at(HOST, 80)),
+        send: |token| syn(&to_device(tcp()?)?, token, at(HOST, 80)),
     },
     Probe {
         name: "icmp-echo",
@@ -34,7 +34,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "tcp-from-address",
-        send: |_| syn(&to_address(tcp()?)?, at(HOST, 80)),
+        send: |token| syn_from(&tcp()?, token, APP.into(), at(HOST, 80)),
     },
     Probe {
         name: "udp-and-from-address",
@@ -42,7 +42,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "tcp-and-from-address",
-        send: |_| syn(&to_address(to_device(tcp()?)?)?, at(HOST, 80)),
+        send: |token| syn_from(&to_device(tcp()?)?, token, APP.into(), at(HOST, 80)),
     },
     Probe {
         name: "udp-ttl-1",

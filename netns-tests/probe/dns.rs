@@ -14,7 +14,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "router-tcp",
-        send: |_| syn(&tcp()?, at(ROUTER, 53)),
+        send: |token| syn(&tcp()?, token, at(ROUTER, 53)),
     },
     Probe {
         name: "router-udp-to-device",
@@ -26,7 +26,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "public-tcp",
-        send: |_| syn(&tcp()?, at(ONES, 53)),
+        send: |token| syn(&tcp()?, token, at(ONES, 53)),
     },
     Probe {
         name: "public-udp-to-device",
@@ -34,7 +34,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "public-tls",
-        send: |_| syn(&tcp()?, at(ONES, 853)),
+        send: |token| syn(&tcp()?, token, at(ONES, 853)),
     },
     Probe {
         name: "public-quic",
@@ -42,11 +42,11 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "public-https",
-        send: |_| syn(&tcp()?, at(ONES, 443)),
+        send: |token| syn(&tcp()?, token, at(ONES, 443)),
     },
     Probe {
         name: "public-https-to-device",
-        send: |_| syn(&to_device(tcp()?)?, at(ONES, 443)),
+        send: |token| syn(&to_device(tcp()?)?, token, at(ONES, 443)),
     },
     Probe {
         name: "public-https-quic",
@@ -58,11 +58,11 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "lan-tcp",
-        send: |_| syn(&tcp()?, at(LAN, 53)),
+        send: |token| syn(&tcp()?, token, at(LAN, 53)),
     },
     Probe {
         name: "lan-tls",
-        send: |_| syn(&tcp()?, at(LAN, 853)),
+        send: |token| syn(&tcp()?, token, at(LAN, 853)),
     },
     Probe {
         name: "lan-mdns",
@@ -82,7 +82,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "neighbour-tcp",
-        send: |_| syn(&tcp()?, at(NEIGHBOUR, 53)),
+        send: |token| syn(&tcp()?, token, at(NEIGHBOUR, 53)),
     },
 ];
 

@@ -36,7 +36,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "tcp",
-        send: |_| syn(&to_device(tcp()?)?, at(ENDPOINT, 51820)),
+        send: |token| syn(&to_device(tcp()?)?, token, at(ENDPOINT, 51820)),
     },
     Probe {
         name: "icmp-echo",

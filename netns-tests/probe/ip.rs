@@ -15,7 +15,7 @@ use crate::socket::{Probe, Sent, at, bound, echo, raw, send, syn, tcp, to_device
 pub const PROBES: &[Probe] = &[
     Probe {
         name: "tcp",
-        send: |_| syn(&tcp()?, at(HOST, 80)),
+        send: |token| syn(&tcp()?, token, at(HOST, 80)),
     },
     Probe {
         name: "tcp-fast-open",
@@ -27,10 +27,11 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "multipath-tcp",
-        send: |_| {
+        send: |token| {
             let protocol = Some(Protocol::from(libc::IPPROTO_MPTCP));
             syn(
                 &Socket::new(Domain::IPV4, Type::STREAM, protocol)?,
+                token,
                 at(HOST, 80),
             )
         },
@@ -61,11 +62,11 @@ pub const PROBES: &[Probe] = &[
         send: |token| send(&to_device(udp()?)?, &large(token), at(HOST, 9)),
     },
     Probe {
-        name: "udp-segmented-by-the-kernel",
+        name: "udp-segmented",
         send: |token| segments(&udp()?, token),
     },
     Probe {
-        name: "udp-segmented-by-the-kernel-to-device",
+        name: "udp-segmented-to-device",
         send: |token| segments(&to_device(udp()?)?, token),
     },
     Probe {
@@ -173,7 +174,7 @@ fn traceroute(ttl: u32, token: &Canary) -> Sent {
 /// The token in the SYN (RFC 7413), without a cookie so that the first connection does it too.
 fn fast_open(socket: &Socket, token: &Canary) -> Sent {
     let to = at(HOST, 80);
-    let flow = bound(socket, to)?;
+    let flow = bound(socket, token, to)?;
     let on = 1_i32.to_ne_bytes();
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE, &on)?;
     match socket.send_to_with_flags(token, &to.into(), libc::MSG_FASTOPEN) {

@@ -18,7 +18,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "tcp",
-        send: |_| syn(&tcp()?, at(GLOBAL, 80)),
+        send: |token| syn(&tcp()?, token, at(GLOBAL, 80)),
     },
     Probe {
         name: "udp-to-device",
@@ -26,7 +26,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "tcp-to-device",
-        send: |_| syn(&to_device(tcp()?)?, at(GLOBAL, 80)),
+        send: |token| syn(&to_device(tcp()?)?, token, at(GLOBAL, 80)),
     },
     Probe {
         name: "udp-fragments",
@@ -110,10 +110,10 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "mapped-tcp",
-        send: |_| {
+        send: |token| {
             let socket = tcp()?;
             socket.set_only_v6(false)?;
-            syn(&socket, at(HOST.to_ipv6_mapped(), 80))
+            syn(&socket, token, at(HOST.to_ipv6_mapped(), 80))
         },
     },
 ];

@@ -82,11 +82,11 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "upnp-control",
-        send: |_| syn(&tcp()?, at(ROUTER, 5000)),
+        send: |token| syn(&tcp()?, token, at(ROUTER, 5000)),
     },
     Probe {
         name: "router-web",
-        send: |_| syn(&tcp()?, at(ROUTER, 80)),
+        send: |token| syn(&tcp()?, token, at(ROUTER, 80)),
     },
     Probe {
         name: "lan-udp",
@@ -94,11 +94,11 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "neighbour-tcp",
-        send: |_| syn(&tcp()?, at(EVIL, 80)),
+        send: |token| syn(&tcp()?, token, at(EVIL, 80)),
     },
     Probe {
         name: "metadata-tcp",
-        send: |_| syn(&tcp()?, at(METADATA, 80)),
+        send: |token| syn(&tcp()?, token, at(METADATA, 80)),
     },
     Probe {
         name: "metadata-udp",

@@ -1,7 +1,7 @@
 //! Packet sockets: below IP, where no `output` chain looks. Docker grants CAP_NET_RAW by default.
 
 use crate::addresses::{APP, APP_MAC, ENDPOINT, HOST, LISTEN, ROUTER, ROUTER_MAC, TUNNEL};
-use crate::canary::Canary;
+use crate::canary::{self, Canary};
 use crate::forge::{datagram, initiation, ipv4_syn, ipv4_udp, to_router};
 use crate::raw::{Layer, PacketSocket};
 use crate::socket::{Probe, Sent};
@@ -27,8 +27,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "tcp-syn",
         send: |token| {
-            // A port of its own is all the token that fits.
-            let port = 0x8000 | u16::from_be_bytes([token[14], token[15]]);
+            let port = canary::port(token);
             frame(0x0800, &ipv4_syn((APP, port), (HOST, 80)), Path::Direct)?;
             Ok(Some((6, port, HOST.into(), 80)))
         },

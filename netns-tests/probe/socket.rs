@@ -1,11 +1,11 @@
 //! What a probe is, and the sockets that many of them use.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::canary::{Canary, Flow};
+use crate::canary::{self, Canary, Flow};
 
 /// One way out.
 pub struct Probe {
@@ -51,26 +51,37 @@ pub fn send(socket: &Socket, bytes: &[u8], to: SocketAddr) -> Sent {
 }
 
 /// Begins a TCP connection. A SYN carries no token, so the flow tells it apart.
-pub fn syn(socket: &Socket, to: SocketAddr) -> Sent {
-    let flow = bound(socket, to)?;
+pub fn syn(socket: &Socket, token: &Canary, to: SocketAddr) -> Sent {
+    connect(socket, bound(socket, token, to)?, to)
+}
+
+/// As [`syn`], from an address.
+pub fn syn_from(socket: &Socket, token: &Canary, from: IpAddr, to: SocketAddr) -> Sent {
+    connect(socket, bound_to(socket, token, from, to)?, to)
+}
+
+fn connect(socket: &Socket, flow: Flow, to: SocketAddr) -> Sent {
     match socket.connect(&SockAddr::from(to)) {
         Err(why) if why.raw_os_error() != Some(libc::EINPROGRESS) => Err(why),
         _ => Ok(Some(flow)),
     }
 }
 
-/// Gives a socket that does not wait a port, so that its flow is known before it sends.
-pub fn bound(socket: &Socket, to: SocketAddr) -> io::Result<Flow> {
+/// Gives a socket that does not wait the port of the token, so that its flow is known before it sends.
+pub fn bound(socket: &Socket, token: &Canary, to: SocketAddr) -> io::Result<Flow> {
+    let any = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    bound_to(socket, token, any, to)
+}
+
+/// As [`bound`], to an address too.
+pub fn bound_to(socket: &Socket, token: &Canary, from: IpAddr, to: SocketAddr) -> io::Result<Flow> {
+    let port = canary::port(token);
     socket.set_nonblocking(true)?;
-    let port = || io::Result::Ok(socket.local_addr()?.as_socket().map_or(0, |a| a.port()));
-    if port()? == 0 {
-        let any: SocketAddr = match to {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        socket.bind(&any.into())?;
-    }
-    Ok((6, port()?, to.ip().to_canonical(), to.port()))
+    socket.bind(&SocketAddr::new(from, port).into())?;
+    Ok((6, port, to.ip().to_canonical(), to.port()))
 }
 
 /// An ICMP echo request (RFC 792) that carries the token; raw sockets of IPv4 send it as it is.
