@@ -26,11 +26,6 @@ pub fn fresh() -> Canary {
     token
 }
 
-/// A source port for a probe that cannot carry its token: another one for each of 64,000 in a row.
-pub fn port(token: &Canary) -> u16 {
-    1024 + u16::from_be_bytes([token[8], token[9]]) % 64_000
-}
-
 /// The tokens in some bytes.
 pub fn find(bytes: &[u8]) -> Vec<Canary> {
     let mut found = Vec::new();

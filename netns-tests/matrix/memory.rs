@@ -11,8 +11,8 @@ use crate::lab::Lab;
 /// What the gateway and the glutton may use together.
 const LIMIT: u64 = 96 << 20;
 
-/// Puts the processes into a control group together with a program that takes all there is, and that the
-/// kernel kills last.
+/// Puts the processes into a control group together with a program that fills a file in memory. The kernel
+/// kills them before it, because they are marked so (proc(5), oom_score_adj) and it holds nothing itself.
 pub fn exhaust(lab: &Lab, processes: &[Pid]) {
     let group = Group::make();
     for pid in processes {
@@ -21,14 +21,19 @@ pub fn exhaust(lab: &Lab, processes: &[Pid]) {
         group.add(&pid.to_string());
     }
     let script = format!(
-        "echo $$ > {} && echo -900 > /proc/self/oom_score_adj && exec tail /dev/zero",
+        "echo $$ > {} && exec dd if=/dev/zero of={FILE} bs=1M count=400",
         group.members.display()
     );
     let mut command = Command::new("sh");
     command.args(["-c", &script]).stdout(Stdio::null());
     let mut glutton = lab.ns.start("lan", command.stderr(Stdio::null()));
-    let _ = glutton.wait();
+    let ended = glutton.wait().unwrap();
+    assert!(!ended.success(), "400 MiB fitted into {LIMIT} bytes");
+    fs::remove_file(FILE).unwrap();
 }
+
+/// In a tmpfs that only the lab sees.
+const FILE: &str = "/run/glutton";
 
 struct Group {
     folder: PathBuf,
@@ -40,7 +45,11 @@ impl Group {
     fn make() -> Self {
         let name = format!("vpngw-test-{}", std::process::id());
         let ways = [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "tasks"),
+            (
+                "/sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "cgroup.procs",
+            ),
             ("/sys/fs/cgroup", "memory.max", "cgroup.procs"),
         ];
         for (root, limit, members) in ways {

@@ -1,10 +1,10 @@
 //! Packet sockets: below IP, where no `output` chain looks. Docker grants CAP_NET_RAW by default.
 
 use crate::addresses::{APP, APP_MAC, ENDPOINT, HOST, LISTEN, ROUTER, ROUTER_MAC, TUNNEL};
-use crate::canary::{self, Canary};
+use crate::canary::Canary;
 use crate::forge::{datagram, initiation, ipv4_syn, ipv4_udp, to_router};
 use crate::raw::{Layer, PacketSocket};
-use crate::socket::{Probe, Sent};
+use crate::socket::{Probe, Sent, port};
 
 /// Everything here.
 pub const PROBES: &[Probe] = &[
@@ -27,7 +27,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "tcp-syn",
         send: |token| {
-            let port = canary::port(token);
+            let port = port(token);
             frame(0x0800, &ipv4_syn((APP, port), (HOST, 80)), Path::Direct)?;
             Ok(Some((6, port, HOST.into(), 80)))
         },

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::canary::{self, Canary, Flow};
+use crate::canary::{Canary, Flow};
 
 /// One way out.
 pub struct Probe {
@@ -78,10 +78,15 @@ pub fn bound(socket: &Socket, token: &Canary, to: SocketAddr) -> io::Result<Flow
 
 /// As [`bound`], to an address too.
 pub fn bound_to(socket: &Socket, token: &Canary, from: IpAddr, to: SocketAddr) -> io::Result<Flow> {
-    let port = canary::port(token);
+    let port = port(token);
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::new(from, port).into())?;
     Ok((6, port, to.ip().to_canonical(), to.port()))
+}
+
+/// A source port for a probe that cannot carry its token: another one for each of 64,000 in a row.
+pub fn port(token: &Canary) -> u16 {
+    1024 + u16::from_be_bytes([token[8], token[9]]) % 64_000
 }
 
 /// An ICMP echo request (RFC 792) that carries the token; raw sockets of IPv4 send it as it is.
