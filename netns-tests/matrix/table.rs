@@ -30,8 +30,19 @@ pub enum Cell {
 pub struct Residual {
     /// Whether it leaves.
     pub leaves: Leaves,
-    /// How soon the gateway knows and blocks; `None` is never.
-    pub detected: Option<Duration>,
+    /// Whether the gateway knows, and blocks.
+    pub detected: Detected,
+}
+
+/// Whether the gateway notices that a frame left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detected {
+    /// So soon after it left.
+    Within(Duration),
+    /// Sometimes.
+    Perhaps,
+    /// Never.
+    Never,
 }
 
 /// Whether a frame leaves.
@@ -114,10 +125,11 @@ impl Residual {
             _ => return None,
         };
         let detected = match detected {
-            "undetected" => None,
+            "undetected" => Detected::Never,
+            "perhaps-blocked" => Detected::Perhaps,
             words => {
                 let seconds = words.strip_prefix("blocked-within-")?.strip_suffix("s")?;
-                Some(Duration::from_secs(seconds.parse().ok()?))
+                Detected::Within(Duration::from_secs(seconds.parse().ok()?))
             }
         };
         Some(Self { leaves, detected })

@@ -159,7 +159,7 @@ pub const PROBES: &[Probe] = &[
         },
     },
     Probe {
-        name: "ipv6-on",
+        name: "sysctl-ipv6-on",
         send: |token| {
             let changes = "write /proc/sys/net/ipv6/conf/all/disable_ipv6 0
                            write /proc/sys/net/ipv6/conf/eth0/disable_ipv6 0
