@@ -98,6 +98,7 @@ fn group_of(name: &str) -> &str {
 }
 
 fn attack(name: &str, persona: Persona, state: State, limit: Option<(&str, Residual)>) {
+    println!("{name} as {}, {}:", persona.name(), state.name());
     // A lab of its own, because what an attack does without a gateway is not always undone.
     in_a_lab(|lab| {
         seen_without_a_gateway(lab, &mut Program::start(&lab.ns, persona), &[name]);
@@ -120,9 +121,6 @@ fn in_a_lab(work: impl FnOnce(&Lab) + Send) {
 fn try_it(lab: &Lab, name: &str, persona: Persona, state: State, limit: Option<(&str, Residual)>) {
     let mut program = Program::start(&lab.ns, persona);
     let gateway = state.enter(lab);
-    if limit.is_some() {
-        lab.sensor.disarm();
-    }
     let (machine, token) = (Machine::watch(), canary::fresh());
     let begun = std::time::Instant::now();
     let (answer, blocked) = std::thread::scope(|scope| {
@@ -146,6 +144,7 @@ fn try_it(lab: &Lab, name: &str, persona: Persona, state: State, limit: Option<(
         return;
     };
     cell(state, persona, "residual");
+    let frames = lab.sensor.excuse();
     assert!(
         seen.is_some() || residual.leaves == Leaves::Perhaps,
         "{name} as {who} was held: the table can say so"
@@ -159,7 +158,9 @@ fn try_it(lab: &Lab, name: &str, persona: Persona, state: State, limit: Option<(
             nothing_leaves_any_more(lab);
         }
     }
-    expose(name, who, state, limit, seen, detected);
+    lab.sensor.drain();
+    let frames = frames + lab.sensor.excuse();
+    expose(name, who, state, limit, (frames, seen), detected);
 }
 
 /// How long it took from the first frame to the block; fails if that is not as the table says.
@@ -226,10 +227,9 @@ fn expose(
     who: &str,
     state: State,
     limit: &str,
-    seen: Option<Sighting>,
+    (frames, seen): (u64, Option<Sighting>),
     detected: Option<Duration>,
 ) {
-    let frames = seen.map_or(0, |seen| seen.frames);
     let span = seen.and_then(|seen| seen.last.duration_since(seen.first).ok());
     let span = span.unwrap_or_default().as_secs_f64() * 1000.0;
     let detected = detected.map_or("-".to_owned(), |after| {
