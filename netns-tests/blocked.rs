@@ -5,12 +5,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use vpngw::control::api::{Line, Report};
 
 use crate::lab::gateway::Gateway;
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{HOST, Lab, ONES, at, canary, wait};
-use crate::probes::{device, packet};
+use crate::probes::program::{Persona, Program};
 
 /// How soon a packet has to be listed; a busy machine gets more.
 const SOON: Duration = Duration::from_secs(1);
@@ -85,30 +86,30 @@ fn each_kind_that_is_stopped_is_listed_with_destination_user_and_reason() {
     );
     assert_eq!(tcp.reason, "private");
 
-    let fire = |probes: &[crate::probes::Probe], name: &str| {
-        let probe = probes.iter().find(|probe| probe.name == name).unwrap();
-        let _ = lab.ns.enter("app", || (probe.send)(&canary::fresh()));
+    let mut program = Program::start(&lab.ns, Persona::Lab);
+    let mut fire = |name: &str| {
+        program.fire(name, &canary::fresh());
     };
-    fire(device::PROBES, "UDP with SO_BINDTODEVICE eth0");
+    fire("device/udp");
     let udp = listed(&gateway, "UDP past the tunnel", |line| {
         to(line) == Some(at(HOST, 9))
     });
     assert_eq!((udp.reason.as_str(), udp.uid), ("other", Some(0)));
 
     lab.ns.enter("app", || {
-        let socket = crate::probes::raw(1).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
         socket.bind_device(Some(b"eth0")).unwrap();
         let _ = socket.send_to(&[8, 0, 0, 0, 0, 1, 0, 1], &at(HOST, 0).into());
     });
     let icmp = listed(&gateway, "ICMP", |line| line.protocol == "icmp");
     assert_eq!((icmp.destination, icmp.port), (Some(HOST.into()), None));
 
-    fire(packet::PROBES, "AF_PACKET, an IPv4 frame");
+    fire("packet/frame");
     let raw = listed(&gateway, "a raw frame", |line| {
         line.reason == "raw" && line.protocol == "udp"
     });
     assert_eq!((to(&raw), raw.uid), (Some(at(HOST, 9)), Some(0)));
-    fire(packet::PROBES, "AF_PACKET, ethertype 0x88cc (LLDP)");
+    fire("packet/ethertype-88cc-lldp");
     listed(&gateway, "a frame of no IP", |line| {
         line.protocol == "ether-88cc"
     });
@@ -254,23 +255,16 @@ fn the_metrics_count_what_was_stopped_by_reason_and_protocol() {
         for _ in 0..7 {
             let _ = socket.send_to(&[0; 8], at(HOST, 9));
         }
-        let ping = crate::probes::raw(1).unwrap();
+        let ping = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
         ping.bind_device(Some(b"eth0")).unwrap();
         for _ in 0..3 {
             let _ = ping.send_to(&[8, 0, 0, 0, 0, 1, 0, 1], &at(HOST, 0).into());
         }
         let _ = TcpStream::connect_timeout(&at(ONES, 853), Duration::from_secs(2));
     });
-    let frames = [
-        "AF_PACKET, an IPv4 frame",
-        "AF_PACKET, ethertype 0x88cc (LLDP)",
-    ];
-    for name in frames {
-        let probe = packet::PROBES
-            .iter()
-            .find(|probe| probe.name == name)
-            .unwrap();
-        let _ = lab.ns.enter("app", || (probe.send)(&canary::fresh()));
+    let mut program = Program::start(&lab.ns, Persona::Lab);
+    for name in ["packet/frame", "packet/ethertype-88cc-lldp"] {
+        program.fire(name, &canary::fresh());
     }
     let expected = [7, 3, 1, 1, 1];
     wait("each is counted", PATIENCE, || {

@@ -15,7 +15,7 @@ use crate::lab::canary::{self, Canary};
 use crate::lab::gateway::PROGRAM;
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{HOST, INNER, Lab, at, wait};
-use crate::probes::packet;
+use crate::probes::program::{Persona, Program};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -127,10 +127,7 @@ fn a_recording_holds_what_crossed_and_what_was_stopped_and_nothing_of_the_progra
     });
     assert_inside(&lab.ns, 1);
     as_user(&lab, "echo stopped > /dev/udp/8.8.8.8/53");
-    let probe = packet::PROBES
-        .iter()
-        .find(|p| p.name == "AF_PACKET, an IPv4 frame");
-    let _ = lab.ns.enter("app", || (probe.unwrap().send)(&frame));
+    Program::start(&lab.ns, Persona::Lab).fire("packet/frame", &frame);
     recording.holds(&frame);
     // The gateway's own copies are not taken away.
     let list = gateway.ctl(&["blocked"]);

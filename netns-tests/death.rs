@@ -10,10 +10,10 @@ use crate::lab::gateway::has_ended;
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::{Stream, assert_inside, ifindex};
 use crate::lab::{HOST, Lab, at, wait};
-use crate::probes::{self, Probe, device, endpoint, ip, packet};
+use crate::probes::{self, Family};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const ALL: [&[Probe]; 4] = [ip::PROBES, device::PROBES, packet::PROBES, endpoint::PROBES];
+const ALL: [Family; 4] = [Family::Ip, Family::Device, Family::Packet, Family::Endpoint];
 
 /// Nothing may leave any more, not even to the endpoint.
 fn assert_silent(lab: &Lab, flood: &Flood) {
@@ -37,7 +37,7 @@ fn lab_under_fire() -> (Lab, Flood) {
     for family in ALL {
         probes::control(&lab, family);
     }
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     (lab, flood)
 }
 
@@ -59,7 +59,7 @@ fn term_leaves_everything_blocked() {
 #[test]
 fn killing_the_engine_keeps_the_connections() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let device = ifindex(&lab.ns, "app", "tun0");
@@ -118,7 +118,7 @@ fn killing_both_before_the_first_handshake_leaves_everything_blocked() {
 #[test]
 fn a_panic_of_the_engine_keeps_the_connections() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let old = gateway.engine();
@@ -148,8 +148,8 @@ fn a_panic_of_the_warden_leaves_everything_blocked() {
 #[test]
 fn stopping_both_halves_lets_nothing_out() {
     let lab = Lab::new();
-    probes::control(&lab, packet::PROBES);
-    let flood = Flood::start(&lab.ns);
+    probes::control(&lab, Family::Packet);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let halves = [gateway.engine(), gateway.warden()];
@@ -157,7 +157,7 @@ fn stopping_both_halves_lets_nothing_out() {
         kill_process(half, Signal::STOP).unwrap();
     }
     flood.goes_on(4000);
-    probes::fire(&lab, packet::PROBES);
+    probes::fire(&lab, Family::Packet);
     for half in halves {
         kill_process(half, Signal::CONT).unwrap();
     }
@@ -180,7 +180,7 @@ fn it_starts_over_what_an_earlier_run_left() {
     drop(second);
     let _third = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
-    for family in [device::PROBES, packet::PROBES] {
+    for family in [Family::Device, Family::Packet] {
         probes::fire(&lab, family);
     }
 }

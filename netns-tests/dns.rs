@@ -7,12 +7,12 @@ use crate::lab::canary::{self, Canary};
 use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::resolves;
 use crate::lab::{HOST, INNER, Lab, ONES, at, settled, wait};
-use crate::probes::{self, dns};
+use crate::probes::{self, Family};
 
 #[test]
 fn nobody_else_is_asked_for_names() {
     let lab = Lab::new();
-    probes::control(&lab, dns::PROBES);
+    probes::control(&lab, Family::Dns);
     let outside = || {
         (
             lab.inet.visits().len(),
@@ -22,7 +22,7 @@ fn nobody_else_is_asked_for_names() {
     };
     let before = settled(outside);
     let _gateway = lab.connect(&lab.conf());
-    probes::fire(&lab, dns::PROBES);
+    probes::fire(&lab, Family::Dns);
     let answer = lab.ns.run("app", "getent ahostsv4 www.example.org");
     assert!(answer.starts_with(&HOST.to_string()), "{answer}");
     assert_eq!(outside(), before);

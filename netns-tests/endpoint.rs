@@ -6,29 +6,29 @@ use std::time::Duration;
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::{ask, assert_inside};
 use crate::lab::{Lab, at, wait};
-use crate::probes::{self, endpoint};
+use crate::probes::{self, Family};
 
 #[test]
 fn nobody_else_reaches_the_endpoint_while_connected() {
     let lab = Lab::new();
-    probes::control(&lab, endpoint::PROBES);
+    probes::control(&lab, Family::Endpoint);
     let _gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, endpoint::PROBES);
+    probes::fire(&lab, Family::Endpoint);
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, endpoint::PROBES);
+    probes::fire(&lab, Family::Endpoint);
 }
 
 #[test]
 fn nobody_else_reaches_the_endpoint_while_connecting() {
     let lab = Lab::new();
-    probes::control(&lab, endpoint::PROBES);
+    probes::control(&lab, Family::Endpoint);
     lab.servers[0].swallow(Swallow::Everything);
     let _gateway = lab.start(&lab.conf());
     wait("a handshake is tried", Duration::from_secs(30), || {
         lab.sensor.handshakes().pop()
     });
-    probes::fire(&lab, endpoint::PROBES);
+    probes::fire(&lab, Family::Endpoint);
 }
 
 /// An authenticated message from elsewhere does not move the endpoint.

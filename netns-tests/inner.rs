@@ -4,12 +4,14 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::lab::canary;
 use crate::lab::capture::Capture;
+use crate::lab::forge::ipv4_udp;
 use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::{Stream, assert_inside};
 use crate::lab::{APP, INNER, LAN, Lab, TUNNEL, at, wait};
-use crate::probes::{ipv4_udp, raw};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(3);
@@ -69,7 +71,7 @@ fn a_forged_source_inside_the_tunnel_gets_no_answer_on_the_uplink() {
         let token = canary::fresh();
         let packet = ipv4_udp((from, 4444), (to, port), &token);
         lab.ns.enter("vpn1", || {
-            let socket = raw(255).unwrap();
+            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();
             socket.bind_device(Some(b"wg1")).unwrap();
             // wireguard-go itself refuses what is not for its peer.
             let _ = socket.send_to(&packet, &at(to, 0).into());

@@ -5,25 +5,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::lab::forge;
 use crate::lab::ns::Namespaces;
 use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{Lab, ROUTER_MAC, wait};
-use crate::probes::{self, ipv6};
+use crate::probes::{self, Family};
 
 #[test]
 fn no_ipv6_frame_leaves() {
     let lab = Lab::new();
-    probes::control(&lab, ipv6::PROBES);
+    probes::control(&lab, Family::Ipv6);
     let _gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, ipv6::PROBES);
+    probes::fire(&lab, Family::Ipv6);
     // What the kernel says by itself when a link comes up: solicitations, multicast reports.
     lab.app("ip link set eth0 down");
     lab.app("ip link set eth0 up");
     lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, ipv6::PROBES);
+    probes::fire(&lab, Family::Ipv6);
 }
 
 /// Anybody on the link may claim to be the IPv6 router.
@@ -37,7 +38,7 @@ fn cve_2020_13401_a_router_that_advertises_is_not_heard() {
         || has(&lab, "2001:db8:aa:").then_some(()),
     );
     drop(before);
-    probes::control(&lab, ipv6::PROBES);
+    probes::control(&lab, Family::Ipv6);
     let gateway = lab.connect(&lab.conf());
     let after = Advertiser::start(&lab.ns, 0xbb);
     wait("it has advertised", Duration::from_secs(60), || {
@@ -45,7 +46,7 @@ fn cve_2020_13401_a_router_that_advertises_is_not_heard() {
     });
     assert!(!has(&lab, "2001:db8:bb:"), "{}", lab.app("ip -6 addr"));
     assert!(!lab.app("ip -6 route").contains("2001:db8:bb:"));
-    probes::fire(&lab, ipv6::PROBES);
+    probes::fire(&lab, Family::Ipv6);
     let status = gateway.status().unwrap();
     println!("IPv6 is {:?}", status.ipv6);
     assert_ne!(status.ipv6, vpngw::control::api::Ipv6::Unknown);
@@ -54,13 +55,13 @@ fn cve_2020_13401_a_router_that_advertises_is_not_heard() {
 #[test]
 fn nothing_of_ipv6_leaves_while_a_router_advertises_from_the_start() {
     let lab = Lab::new();
-    probes::control(&lab, ipv6::PROBES);
+    probes::control(&lab, Family::Ipv6);
     let _advertiser = Advertiser::start(&lab.ns, 0xcc);
     let mut gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, ipv6::PROBES);
+    probes::fire(&lab, Family::Ipv6);
     gateway.kill();
-    probes::fire(&lab, ipv6::PROBES);
+    probes::fire(&lab, Family::Ipv6);
 }
 
 fn has(lab: &Lab, prefix: &str) -> bool {
@@ -139,5 +140,5 @@ fn checksum(from: &[u8; 16], to: &[u8; 16], message: &[u8]) -> u16 {
     bytes.extend((message.len() as u32).to_be_bytes());
     bytes.extend([0, 0, 0, 58]);
     bytes.extend(message);
-    probes::checksum(&bytes)
+    forge::checksum(&bytes)
 }

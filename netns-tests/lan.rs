@@ -9,7 +9,7 @@ use crate::lab::gateway::Gateway;
 use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::{Stream, ask, assert_inside};
 use crate::lab::{APP, BEHIND, EVIL, HOST, LAN, Lab, METADATA, PRIVATE, ROUTER, at};
-use crate::probes::{self, dns, multicast};
+use crate::probes::{self, Family};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Long enough for an answer that comes, short enough to wait for one that must not.
@@ -83,14 +83,14 @@ fn everybody_reaches_everything_without_a_gateway() {
 #[test]
 fn an_inbound_exception_is_no_way_out() {
     let lab = Lab::new();
-    probes::control(&lab, multicast::PROBES);
-    probes::control(&lab, dns::PROBES);
+    probes::control(&lab, Family::Multicast);
+    probes::control(&lab, Family::Dns);
     let mut conf = lab.conf();
     conf.toml = "[lan]\ninbound = [{ from = \"172.30.0.0/24\", to = \"tcp/8080\" }]".into();
     let _gateway = lab.connect(&conf);
-    let flood = Flood::start(&lab.ns);
-    probes::fire(&lab, multicast::PROBES);
-    probes::fire(&lab, dns::PROBES);
+    let flood = Flood::start(&lab);
+    probes::fire(&lab, Family::Multicast);
+    probes::fire(&lab, Family::Dns);
     // From the published port itself, towards a client: a new flow, not an answer.
     let out = lab.ns.enter("app", || {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
@@ -143,8 +143,8 @@ fn an_outbound_exception_is_one_host_and_one_port() {
 #[test]
 fn what_an_exception_may_never_open_stays_shut() {
     let lab = Lab::new();
-    probes::control(&lab, multicast::PROBES);
-    probes::control(&lab, dns::PROBES);
+    probes::control(&lab, Family::Multicast);
+    probes::control(&lab, Family::Dns);
     let wide: [(&str, Ipv4Addr, &str); 5] = [
         ("DNS", LAN, "udp/53"),
         ("DNS over TLS", LAN, "tcp/853"),
@@ -157,8 +157,8 @@ fn what_an_exception_may_never_open_stays_shut() {
         conf.toml = format!("[lan]\noutbound = [{{ to = \"{to}\", port = \"{port}\" }}]");
         let gateway = lab.start(&conf);
         println!("{what}:");
-        probes::fire(&lab, multicast::PROBES);
-        probes::fire(&lab, dns::PROBES);
+        probes::fire(&lab, Family::Multicast);
+        probes::fire(&lab, Family::Dns);
         drop(gateway);
     }
 }

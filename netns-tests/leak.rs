@@ -7,10 +7,10 @@ use vpngw::control::api::State;
 use vpngw::gateway::BlockReason;
 
 use crate::lab::canary;
+use crate::lab::forge::datagram;
 use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{HOST, LAN, Lab, ROUTER_MAC, at, wait};
-use crate::probes::packet::datagram;
 
 /// How soon a leak has to be known: the sensor hears of each frame, so this is a busy machine's time.
 const BOUND: Duration = Duration::from_secs(1);

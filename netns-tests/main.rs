@@ -28,6 +28,7 @@ mod ipv6;
 mod lan;
 mod leak;
 mod leaktest;
+mod matrix;
 mod raw;
 mod reconnect;
 mod rekey;

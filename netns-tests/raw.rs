@@ -3,21 +3,22 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use vpngw::control::api::State;
 
 use crate::lab::canary;
 use crate::lab::flood::Flood;
+use crate::lab::forge::initiation;
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::assert_inside;
-use crate::lab::{APP, HOST, Lab, TUNNEL, at, wait};
-use crate::probes::device::marked;
-use crate::probes::{self, Probe, device, endpoint, ip, multicast, packet};
+use crate::lab::{APP, ENDPOINT, HOST, Lab, TUNNEL, at, wait};
+use crate::probes::{self, Family};
 
-const FAMILIES: [&[Probe]; 4] = [
-    ip::PROBES,
-    device::PROBES,
-    packet::PROBES,
-    multicast::PROBES,
+const FAMILIES: [Family; 4] = [
+    Family::Ip,
+    Family::Device,
+    Family::Packet,
+    Family::Multicast,
 ];
 
 #[test]
@@ -54,7 +55,7 @@ fn no_way_out_while_connecting() {
 #[test]
 fn the_gateways_own_mark_opens_nothing() {
     let lab = Lab::new();
-    probes::control(&lab, device::PROBES);
+    probes::control(&lab, Family::Device);
     let _gateway = lab.connect(&lab.conf());
     let marks = marks(&lab);
     assert!(
@@ -67,16 +68,17 @@ fn the_gateways_own_mark_opens_nothing() {
         for to in [
             at(HOST, 9),
             at(crate::lab::LAN, 9),
-            at(endpoint::ENDPOINT, 51820),
-            at(endpoint::ENDPOINT, 53),
+            at(ENDPOINT, 51820),
+            at(ENDPOINT, 53),
         ] {
             for device in [None, Some(&b"eth0"[..])] {
                 let token = canary::fresh();
                 lab.ns.enter("app", || {
-                    let socket = marked(mark).unwrap();
+                    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+                    socket.set_mark(mark).unwrap();
                     socket.bind_device(device).unwrap();
                     let _ = socket.send_to(&token, &to.into());
-                    let _ = socket.send_to(&probes::initiation(&token), &to.into());
+                    let _ = socket.send_to(&initiation(&token), &to.into());
                 });
                 tokens.push((mark, to, token));
             }
@@ -123,7 +125,7 @@ fn a_program_bound_to_the_uplinks_address_sends_nothing_into_the_tunnel() {
 #[test]
 fn arp_is_for_the_router_only() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
     for _ in 0..3 {

@@ -10,7 +10,7 @@ use crate::lab::flood::Flood;
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::{Stream, ask, assert_inside, ifindex};
 use crate::lab::{HOST, Lab, at, wait};
-use crate::probes::{self, ip};
+use crate::probes::{self, Family};
 
 /// Back-off is capped at 60 s; a handshake is given 15 s.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -20,12 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(100);
 #[test]
 fn a_dead_server_is_asked_slowly_and_found_again() {
     let lab = Lab::new();
-    probes::control(&lab, ip::PROBES);
+    probes::control(&lab, Family::Ip);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     lab.servers[0].kill();
     let died = SystemTime::now();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let asked = || {
         let all = lab.sensor.handshakes();
         let mut asked: Vec<_> = all
@@ -38,7 +38,7 @@ fn a_dead_server_is_asked_slowly_and_found_again() {
     wait("it asks four times", Duration::from_secs(120), || {
         (asked().len() >= 4).then_some(())
     });
-    probes::fire(&lab, ip::PROBES);
+    probes::fire(&lab, Family::Ip);
     for pair in asked().windows(2) {
         let gap = pair[1].duration_since(pair[0]).unwrap();
         assert!(
@@ -89,7 +89,7 @@ fn the_next_server_is_tried_when_one_is_silent() {
     let lab = Lab::new();
     lab.servers[0].swallow(Swallow::Everything);
     let conf = Conf::new(&lab.keys, &[&lab.servers[0], &lab.servers[1]]);
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.start(&conf);
     let second = lab.servers[1].endpoint;
     gateway.wait_for("it is at the second server", PATIENCE, |s| {
@@ -114,7 +114,7 @@ fn the_next_server_is_tried_when_one_falls_silent() {
     assert_inside(&lab.ns, 1);
     lab.servers[0].swallow(Swallow::Everything);
     // Traffic is what shows that nobody answers.
-    let _flood = Flood::start(&lab.ns);
+    let _flood = Flood::start(&lab);
     gateway.wait_for("it is at the second server", PATIENCE, |s| {
         s.state == State::Connected && s.endpoint == Some(lab.servers[1].endpoint)
     });
@@ -134,7 +134,7 @@ fn a_silent_servers_name_is_looked_up_again() {
     assert!(asked > 0);
     lab.sensor.permit(|rules| rules.resolver_again = true);
     lab.servers[0].swallow(Swallow::Everything);
-    let _flood = Flood::start(&lab.ns);
+    let _flood = Flood::start(&lab);
     wait("the name is asked for again", PATIENCE, || {
         (lab.router.visits().len() > asked).then_some(())
     });

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 #[test]
 fn a_reload_moves_to_another_server() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
     let device = ifindex(&lab.ns, "app", "tun0");
@@ -45,7 +45,7 @@ fn a_reload_moves_to_another_server() {
 fn a_bad_reload_changes_nothing() {
     let lab = Lab::new();
     let gateway = lab.connect(&lab.conf());
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let before = lab.app("nft -s list ruleset");
     let good = fs::read(&gateway.config).unwrap();

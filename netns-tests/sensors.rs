@@ -1,5 +1,7 @@
 //! The gateway's own sensors: each sees what it is there for, in time, and ends it.
 
+use std::io;
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use vpngw::control::api::{State, Status};
@@ -10,7 +12,6 @@ use crate::lab::conf::Conf;
 use crate::lab::gateway::{Gateway, PATIENCE};
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{HOST, Lab, at, wait};
-use crate::probes::{self, udp};
 use crate::status::scrape;
 
 /// The bound of every sensor (one reading a second), and a busy machine's time.
@@ -29,13 +30,16 @@ fn redirect(lab: &Lab) {
     }
 }
 
+fn to_loopback(lab: &Lab, token: &Canary) -> io::Result<usize> {
+    lab.ns.enter("app", || {
+        UdpSocket::bind("127.0.0.1:0")?.send_to(token, at([127, 0, 0, 1].into(), 9))
+    })
+}
+
 /// Sends to loopback until the frame is seen outside; it must have left for the rest to mean anything.
 fn leak(lab: &Lab, token: &Canary) {
     wait("the redirected packet leaves", BOUND, || {
-        let sent = lab.ns.enter("app", || {
-            probes::send(&udp()?, token, at([127, 0, 0, 1].into(), 9))
-        });
-        sent.unwrap();
+        to_loopback(lab, token).unwrap();
         lab.sensor.drain();
         lab.sensor.saw(token).then_some(())
     });
@@ -63,9 +67,7 @@ fn a_device_that_goes_on_leaking_is_set_down() {
     assert!(status.leaks.detected > 0, "{:?}", status.leaks);
     let start = Instant::now();
     wait("the uplink is down", BOUND, || {
-        let _ = lab.ns.enter("app", || {
-            probes::send(&udp()?, &token, at([127, 0, 0, 1].into(), 9))
-        });
+        let _ = to_loopback(&lab, &token);
         lab.app("ip link show dev eth0")
             .contains("state DOWN")
             .then_some(())
@@ -198,10 +200,10 @@ fn bulk_traffic_under_replaced_rules_is_no_leak() {
     let until = Instant::now() + Duration::from_secs(5);
     let senders = [0, 1].map(|_| {
         lab.ns.spawn("app", move || {
-            let socket = udp().unwrap();
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             while Instant::now() < until {
                 for _ in 0..64 {
-                    let _ = socket.send_to(&[7; 1200], &at(HOST, 9).into());
+                    let _ = socket.send_to(&[7; 1200], at(HOST, 9));
                 }
             }
         })

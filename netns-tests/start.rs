@@ -10,12 +10,12 @@ use crate::lab::flood::Flood;
 use crate::lab::gateway::Gateway;
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{Lab, wait};
-use crate::probes::{self, device, ip, packet};
+use crate::probes::{self, Family};
 
 #[test]
 fn nothing_leaves_once_the_kill_switch_stands() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     wait("the flood is seen", Duration::from_secs(20), || {
         (lab.sensor.tally().frames > 100).then_some(())
     });
@@ -42,8 +42,8 @@ fn nothing_leaves_once_the_kill_switch_stands() {
 #[test]
 fn an_unusable_configuration_leaves_everything_blocked() {
     let lab = Lab::new();
-    probes::control(&lab, ip::PROBES);
-    probes::control(&lab, packet::PROBES);
+    probes::control(&lab, Family::Ip);
+    probes::control(&lab, Family::Packet);
     let folder = lab.folder.path().join("broken");
     for (what, config) in broken(&lab, &folder) {
         let mut gateway = Gateway::start_with(&lab, "app", &config, &[]);
@@ -51,8 +51,8 @@ fn an_unusable_configuration_leaves_everything_blocked() {
         assert_eq!(ended.code(), Some(2), "{what}");
         drop(gateway);
         println!("{what}:");
-        probes::fire(&lab, ip::PROBES);
-        probes::fire(&lab, packet::PROBES);
+        probes::fire(&lab, Family::Ip);
+        probes::fire(&lab, Family::Packet);
     }
 }
 
@@ -70,12 +70,12 @@ fn an_unknown_variable_is_refused() {
 #[test]
 fn without_a_tun_device_everything_stays_blocked() {
     let lab = Lab::new();
-    probes::control(&lab, device::PROBES);
+    probes::control(&lab, Family::Device);
     mount_bind("/dev/null", "/dev/net/tun").unwrap();
     let mut gateway = lab.start(&lab.conf());
     let ended = gateway.wait_exit(Duration::from_secs(20));
     assert!(!ended.success());
-    probes::fire(&lab, device::PROBES);
+    probes::fire(&lab, Family::Device);
 }
 
 fn broken(lab: &Lab, folder: &Path) -> Vec<(&'static str, std::path::PathBuf)> {

@@ -9,7 +9,7 @@ use crate::lab::gateway::Gateway;
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::{Stream, ask, assert_inside};
 use crate::lab::{HOST, Lab, at, wait};
-use crate::probes::{self, device};
+use crate::probes::{self, Family};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -29,7 +29,7 @@ fn said(gateway: &Gateway, words: &[&str]) -> String {
 #[test]
 fn exit_codes_tell_the_state() {
     let lab = Lab::new();
-    probes::control(&lab, device::PROBES);
+    probes::control(&lab, Family::Device);
     lab.servers[0].swallow(Swallow::Everything);
     let mut gateway = lab.start(&lab.conf());
     gateway.wait_for("it tries", PATIENCE, |s| s.state == State::Connecting);
@@ -46,7 +46,7 @@ fn exit_codes_tell_the_state() {
     gateway.wait_for("it is blocked", PATIENCE, |s| s.state == State::Blocked);
     assert_eq!(code(&gateway, &["status"]), 4);
     assert_eq!(code(&gateway, &["healthcheck"]), 1);
-    probes::fire(&lab, device::PROBES);
+    probes::fire(&lab, Family::Device);
     assert_eq!(code(&gateway, &["connect"]), 0);
     gateway.wait_connected();
     assert_inside(&lab.ns, 1);
@@ -136,10 +136,10 @@ const KEYS: [&str; 22] = [
 #[test]
 fn what_was_stopped_is_counted() {
     let lab = Lab::new();
-    probes::control(&lab, device::PROBES);
+    probes::control(&lab, Family::Device);
     let gateway = lab.connect(&lab.conf());
     let before = gateway.status().unwrap().kill_switch.blocked_packets;
-    probes::fire(&lab, device::PROBES);
+    probes::fire(&lab, Family::Device);
     gateway.wait_for("stopped packets are counted", PATIENCE, |s| {
         s.kill_switch.blocked_packets >= before + 5
     });

@@ -26,7 +26,7 @@ fn ends_well(lab: &Lab, gateway: &Gateway) {
 #[test]
 fn reloads_and_commands() {
     let lab = Lab::new();
-    let _flood = Flood::start(&lab.ns);
+    let _flood = Flood::start(&lab);
     let plain = lab.conf();
     let gateway = lab.connect(&plain);
     let mut with_lan = lab.conf();
@@ -45,7 +45,7 @@ fn reloads_and_commands() {
 #[test]
 fn a_flapping_uplink() {
     let lab = Lab::new();
-    let _flood = Flood::start(&lab.ns);
+    let _flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     for round in 0..15 {
@@ -61,7 +61,7 @@ fn a_flapping_uplink() {
 #[test]
 fn engines_that_die_again_and_again() {
     let lab = Lab::new();
-    let _flood = Flood::start(&lab.ns);
+    let _flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     for _ in 0..8 {
@@ -78,7 +78,7 @@ fn engines_that_die_again_and_again() {
 #[test]
 fn gateways_that_die_again_and_again() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     for round in 0..6 {
         let mut gateway = lab.start(&lab.conf());
         std::thread::sleep(Duration::from_millis(60 * round));

@@ -10,14 +10,14 @@ use crate::lab::capture::Capture;
 use crate::lab::flood::Flood;
 use crate::lab::tunnel::{Stream, assert_inside, ifindex};
 use crate::lab::{APP, HOST, Lab, TUNNEL, at, settled, wait};
-use crate::probes::{self, device, ip};
+use crate::probes::{self, Family};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[test]
 fn the_cable_is_pulled_and_plugged_in() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let device = ifindex(&lab.ns, "app", "tun0");
@@ -33,8 +33,8 @@ fn the_cable_is_pulled_and_plugged_in() {
 #[test]
 fn the_uplink_goes_down_and_comes_up() {
     let lab = Lab::new();
-    probes::control(&lab, device::PROBES);
-    let flood = Flood::start(&lab.ns);
+    probes::control(&lab, Family::Device);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let device = ifindex(&lab.ns, "app", "tun0");
@@ -46,13 +46,13 @@ fn the_uplink_goes_down_and_comes_up() {
     stream.echo(PATIENCE).unwrap();
     gateway.wait_connected();
     assert_eq!(ifindex(&lab.ns, "app", "tun0"), device);
-    probes::fire(&lab, device::PROBES);
+    probes::fire(&lab, Family::Device);
 }
 
 #[test]
 fn the_uplink_changes_its_address() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.connect(&lab.conf());
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let new = Ipv4Addr::new(172, 30, 0, 3);
@@ -76,7 +76,7 @@ fn a_second_uplink_carries_no_traffic_of_programs() {
     let lab = Lab::new();
     let spy = Spy::on_second_uplink(&lab);
     lab.app("ip route add 203.0.113.0/24 via 10.99.0.1 dev eth1");
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     wait(
         "the spy sees what leaves by it",
         Duration::from_secs(20),
@@ -124,7 +124,7 @@ const SEDUCTIONS: [&str; 2] = [
 #[test]
 fn a_device_added_later_carries_nothing() {
     let lab = Lab::new();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let _gateway = lab.connect(&lab.conf());
     lab.app("ip link add eth1 type veth peer name spy netns evil");
     lab.ns.run("evil", "ip link set spy addrgenmode none");
@@ -145,8 +145,8 @@ fn a_device_added_later_carries_nothing() {
 #[test]
 fn a_device_that_takes_the_tunnels_name_carries_nothing() {
     let lab = Lab::new();
-    probes::control(&lab, ip::PROBES);
-    let flood = Flood::start(&lab.ns);
+    probes::control(&lab, Family::Ip);
+    let flood = Flood::start(&lab);
     let mut gateway = lab.connect(&lab.conf());
     gateway.kill();
     wait("the tunnel is gone", Duration::from_secs(20), || {
@@ -169,7 +169,7 @@ fn a_device_that_takes_the_tunnels_name_carries_nothing() {
         "ip neigh replace 10.64.0.1 lladdr 02:00:00:00:00:88 dev tun0",
     );
     flood.goes_on(1500);
-    probes::fire(&lab, ip::PROBES);
+    probes::fire(&lab, Family::Ip);
     assert_eq!(
         spy.frames(),
         0,

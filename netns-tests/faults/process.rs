@@ -11,7 +11,7 @@ use crate::lab::flood::Flood;
 use crate::lab::gateway::{Gateway, PROGRAM};
 use crate::lab::tunnel::{Stream, ask, assert_inside};
 use crate::lab::{HOST, Lab, at, wait};
-use crate::probes::{self, device, ip, packet};
+use crate::probes::{self, Family};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -68,7 +68,7 @@ fn is_down(lab: &Lab) -> bool {
 #[test]
 fn a_gateway_that_cannot_arm_takes_every_link_down_and_ends() {
     let lab = Lab::new();
-    probes::control(&lab, ip::PROBES);
+    probes::control(&lab, Family::Ip);
     let orders = orders(&lab);
     let up = "link set eth0 up\nroute replace default via 172.30.0.1\n";
     // The beginning, a table, a chain, a rule, the last one.
@@ -95,7 +95,7 @@ fn a_gateway_that_cannot_arm_takes_every_link_down_and_ends() {
 #[test]
 fn without_net_admin_it_ends_and_the_rules_of_the_run_before_hold() {
     let lab = Lab::new();
-    for family in [ip::PROBES, device::PROBES, packet::PROBES] {
+    for family in [Family::Ip, Family::Device, Family::Packet] {
         probes::control(&lab, family);
     }
     let bare = [
@@ -119,7 +119,7 @@ fn without_net_admin_it_ends_and_the_rules_of_the_run_before_hold() {
     let (code, said) = run(&lab, &bare, None);
     assert_eq!(code, Some(2), "{said}");
     assert_eq!(lab.app("nft -s list ruleset"), held);
-    for family in [ip::PROBES, device::PROBES, packet::PROBES] {
+    for family in [Family::Ip, Family::Device, Family::Packet] {
         probes::fire(&lab, family);
     }
 }
@@ -128,9 +128,9 @@ fn without_net_admin_it_ends_and_the_rules_of_the_run_before_hold() {
 #[test]
 fn a_reload_that_the_kernel_refuses_changes_nothing() {
     let lab = Lab::new();
-    probes::control(&lab, device::PROBES);
+    probes::control(&lab, Family::Device);
     let orders = orders(&lab);
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = start(&lab, &orders);
     gateway.wait_connected();
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
@@ -167,7 +167,7 @@ fn a_reload_that_the_kernel_refuses_changes_nothing() {
         lab.app("nft list ruleset").contains("8080").then_some(())
     });
     assert_inside(&lab.ns, 1);
-    probes::fire(&lab, device::PROBES);
+    probes::fire(&lab, Family::Device);
 }
 
 /// The rules are gone, and the kernel takes no others: no link stays up.
@@ -201,7 +201,7 @@ fn an_answer_that_is_lost_leaves_no_door_open() {
     let gateway = start(&lab, &orders);
     gateway.wait_connected();
     std::fs::write(&orders, "once answer-lost").unwrap();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let mut other = lab.conf();
     other.toml = "[lan]\noutbound = [{ to = \"172.30.0.50\", port = \"udp/7\" }]".into();
     gateway.reload(&other);
@@ -231,7 +231,7 @@ fn an_answer_that_is_lost_leaves_no_door_open() {
 #[test]
 fn an_old_kernel_holds_packets_and_says_that_it_does_not_hold_frames() {
     let lab = Lab::new();
-    for family in [ip::PROBES, device::PROBES] {
+    for family in [Family::Ip, Family::Device] {
         probes::control(&lab, family);
     }
     let orders = orders(&lab);
@@ -239,7 +239,7 @@ fn an_old_kernel_holds_packets_and_says_that_it_does_not_hold_frames() {
     let gateway = start(&lab, &orders);
     let status = gateway.wait_connected();
     assert!(!status.kill_switch.raw_frames && status.kill_switch.armed);
-    for family in [ip::PROBES, device::PROBES] {
+    for family in [Family::Ip, Family::Device] {
         probes::fire(&lab, family);
     }
     assert!(!lab.app("nft list tables").contains("netdev"));

@@ -1,146 +1,51 @@
 //! The VPN server's address, which is outside the tunnel for one flow and for nothing else.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
-use rustix::process::{Gid, Uid};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
-};
-
-use crate::lab::canary::{self, Canary};
+use crate::lab::canary;
 use crate::lab::flood::Flood;
 use crate::lab::server::Swallow;
 use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::{Stream, ask, assert_inside};
-use crate::lab::{HOST, Lab, ROUTER, at, wait};
-use crate::probes::{self, Probe, endpoint, ip, packet};
+use crate::lab::{ENDPOINT, HOST, Lab, ROUTER, at, wait};
+use crate::probes::program::{Answer, Persona, Program};
+use crate::probes::{self, Family};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Who tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Persona {
-    Nobody,
-    /// Root with the capabilities that Docker gives (moby, oci/caps/defaults.go) that matter here.
-    Docker,
-    DockerWithoutRaw,
-    DockerWithNetAdmin,
-    RootWithoutCapabilities,
-}
-
-const PERSONAS: [Persona; 5] = [
-    Persona::Nobody,
-    Persona::Docker,
-    Persona::DockerWithoutRaw,
-    Persona::DockerWithNetAdmin,
-    Persona::RootWithoutCapabilities,
-];
-
-impl Persona {
-    fn capabilities(self) -> CapabilitySet {
-        let (bind, raw, admin) = (
-            CapabilitySet::NET_BIND_SERVICE,
-            CapabilitySet::NET_RAW,
-            CapabilitySet::NET_ADMIN,
-        );
-        match self {
-            Self::Nobody | Self::RootWithoutCapabilities => CapabilitySet::empty(),
-            Self::Docker => bind | raw,
-            Self::DockerWithoutRaw => bind,
-            Self::DockerWithNetAdmin => bind | raw | admin,
-        }
-    }
-
-    /// Makes the calling thread this one, for good.
-    fn become_it(self) {
-        if self == Self::Nobody {
-            let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
-            set_thread_groups(&[]).unwrap();
-            set_thread_res_gid(group, group, group).unwrap();
-            set_thread_res_uid(user, user, user).unwrap();
-        }
-        let sets = CapabilitySets {
-            effective: self.capabilities(),
-            permitted: self.capabilities(),
-            inheritable: CapabilitySet::empty(),
-        };
-        set_capabilities(None, sets).unwrap();
-        assert_eq!(capabilities(None).unwrap().effective, self.capabilities());
-    }
-
-    /// Fires the probe as this one.
-    fn fires(self, lab: &Lab, probe: &Probe, token: &Canary) -> Shot {
-        lab.ns.enter("app", || {
-            self.become_it();
-            match (probe.send)(token) {
-                Ok(flow) => Shot::Sent(flow),
-                Err(why) => Shot::Failed(why.kind()),
-            }
-        })
-    }
-}
-
-#[derive(Debug)]
-enum Shot {
-    Sent(Option<crate::lab::classify::Flow>),
-    Failed(ErrorKind),
-}
-
-fn seen(lab: &Lab, token: &Canary, shot: &Shot) -> bool {
-    let flow = match shot {
-        Shot::Sent(flow) => *flow,
-        Shot::Failed(_) => None,
-    };
-    lab.sensor.saw(token) || flow.is_some_and(|flow| lab.sensor.saw_flow(&flow))
-}
 
 /// Everybody may try to reach the server in clear, so that it, or who controls it, sees the user's address.
 #[test]
 fn mul_02_002_nobody_sends_cleartext_to_the_endpoint() {
     let lab = Lab::new();
     let mut able = Vec::new();
-    for persona in PERSONAS {
-        for probe in endpoint::PROBES {
-            let needs_raw = probe.name.contains("ICMP") || probe.name.contains("raw");
-            if needs_raw && !persona.capabilities().contains(CapabilitySet::NET_RAW) {
-                let shot = persona.fires(&lab, probe, &canary::fresh());
-                assert!(
-                    matches!(shot, Shot::Failed(ErrorKind::PermissionDenied)),
-                    "{persona:?}: {}",
-                    probe.name
-                );
-                continue;
+    for persona in Persona::JOINED {
+        let mut program = Program::start(&lab.ns, persona);
+        let mut names = Vec::new();
+        for name in Family::Endpoint.names() {
+            match program.fire(name, &canary::fresh()) {
+                // Whoever may not even make the socket cannot send by it.
+                Answer::Refused { errno, .. } if errno == libc::EPERM || errno == libc::EACCES => {}
+                Answer::Sent(_) | Answer::Refused { .. } => names.push(name),
             }
-            wait(
-                &format!("without a gateway it is seen: {}", probe.name),
-                PATIENCE,
-                || {
-                    let token = canary::fresh();
-                    let shot = persona.fires(&lab, probe, &token);
-                    lab.sensor.drain();
-                    seen(&lab, &token, &shot).then_some(())
-                },
-            );
-            able.push((persona, probe));
         }
+        probes::seen_without_a_gateway(&lab, &mut program, &names);
+        able.push((persona, program, names));
     }
-    assert!(able.len() > 25, "{}", able.len());
-    let all = |lab: &Lab| {
-        let shots: Vec<_> = able
-            .iter()
-            .map(|(persona, probe)| {
-                let token = canary::fresh();
-                let shot = persona.fires(lab, probe, &token);
-                (persona, probe.name, token, shot)
-            })
-            .collect();
+    let tried: usize = able.iter().map(|(_, _, names)| names.len()).sum();
+    assert!(tried > 25, "{tried}");
+    let mut all = |lab: &Lab| {
+        let mut shots = Vec::new();
+        for (persona, program, names) in &mut able {
+            let fired = probes::shoot(lab, program, names.iter().copied());
+            shots.extend(fired.into_iter().map(|shot| (*persona, shot)));
+        }
         lab.sensor.drain();
-        for (persona, name, token, shot) in shots {
+        for (persona, shot) in shots {
             assert!(
-                !seen(lab, &token, &shot),
-                "leaked: {persona:?}, {name}, {shot:?}"
+                !shot.seen(lab),
+                "leaked: {persona:?}, {}, {:?}",
+                shot.name,
+                shot.answer
             );
         }
         lab.sensor.verdict();
@@ -163,7 +68,7 @@ fn mul_02_002_nobody_sends_cleartext_to_the_endpoint() {
 #[test]
 fn cve_2023_36671_the_servers_address_is_reached_through_the_tunnel() {
     let lab = Lab::new();
-    let to = at(endpoint::ENDPOINT, 7);
+    let to = at(ENDPOINT, 7);
     let connect = || Stream::open(&lab.ns, "app", to, Duration::from_secs(5)).map(|s| s.greeting);
     assert_eq!(
         connect().ok().as_deref(),
@@ -174,7 +79,7 @@ fn cve_2023_36671_the_servers_address_is_reached_through_the_tunnel() {
     assert_inside(&lab.ns, 1);
     // Through the tunnel, and it works: being cut off would be the other half of the finding.
     assert_eq!(connect().ok().as_deref(), Some("inside1 10.64.0.2\n"));
-    let other = at(endpoint::ENDPOINT, 9);
+    let other = at(ENDPOINT, 9);
     let _ = ask(&lab.ns, "app", other, Duration::from_millis(600));
     lab.sensor.verdict();
 }
@@ -192,13 +97,13 @@ fn cve_2023_36673_a_forged_address_of_the_server_takes_nothing_out_of_the_tunnel
     drop(real);
     let liar = vec![Service::Dns(at(ROUTER, 53), HOST)];
     lab.router = Services::start(&lab.ns, "rtr", "router", liar);
-    probes::control(&lab, ip::PROBES);
+    probes::control(&lab, Family::Ip);
     let mut conf = lab.conf();
     conf.peers[0].endpoint = "vpn.test:51820".into();
     conf.peers[0].resolved = std::net::SocketAddrV4::new(HOST, 51820);
     lab.sensor.permit(crate::connect::permit_resolver);
     lab.sensor.permit(|rules| rules.resolver_again = true);
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let gateway = lab.start(&conf);
     wait("it tries the forged address", PATIENCE, || {
         let tried = |it: &crate::lab::sensor::Handshake| *it.message.remote.ip() == HOST;
@@ -209,7 +114,7 @@ fn cve_2023_36673_a_forged_address_of_the_server_takes_nothing_out_of_the_tunnel
             .then_some(())
     });
     flood.goes_on(1000);
-    probes::fire(&lab, ip::PROBES);
+    probes::fire(&lab, Family::Ip);
     for port in [7, 443, 51820] {
         let open = Stream::open(&lab.ns, "app", at(HOST, port), Duration::from_secs(1));
         assert!(open.is_err(), "port {port} of the forged address");
@@ -235,8 +140,8 @@ fn cve_2023_36673_a_forged_address_of_the_server_takes_nothing_out_of_the_tunnel
 #[test]
 fn mul22_02_nothing_leaves_while_it_shuts_down() {
     let lab = Lab::new();
-    probes::control(&lab, packet::PROBES);
-    let flood = Flood::start(&lab.ns);
+    probes::control(&lab, Family::Packet);
+    let flood = Flood::start(&lab);
     wait("without a gateway the flood is seen", PATIENCE, || {
         (lab.sensor.tally().before > 100).then_some(())
     });
@@ -250,7 +155,7 @@ fn mul22_02_nothing_leaves_while_it_shuts_down() {
         }
         assert!(gateway.stop().success());
         flood.goes_on(500);
-        probes::fire(&lab, packet::PROBES);
+        probes::fire(&lab, Family::Packet);
         gateway.kill();
         flood.goes_on(500);
     }

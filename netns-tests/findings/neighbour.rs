@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::lab::canary;
+use crate::lab::forge::{checksum, ipv4, ipv4_syn, ipv4_udp};
 use crate::lab::raw::{ETH_P_ALL, Layer, PacketSocket};
 use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::{Stream, assert_inside};
 use crate::lab::{APP, APP_MAC, EVIL, HOST, INNER, LISTEN, Lab, TUNNEL, at, settled, wait};
-use crate::probes::{checksum, ipv4, ipv4_syn, ipv4_udp};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

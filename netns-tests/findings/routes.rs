@@ -13,7 +13,7 @@ use crate::lab::flood::Flood;
 use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::{Stream, ask};
 use crate::lab::{HOST, Lab, at, settled, wait};
-use crate::probes::{self, ip};
+use crate::probes::{self, Family};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -88,7 +88,7 @@ fn cve_2024_3661_a_pushed_route_neither_leaks_nor_blocks() {
         mac.trim()
     );
     lab.app(&neighbour);
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     for (push, undo) in PUSHED.iter().filter(|(push, _)| !push.contains("tos")) {
         let before = settled_at(&evil, &flood);
         lab.app(&format!("ip {push}"));
@@ -170,14 +170,14 @@ fn greeting(lab: &Lab) -> String {
 fn cve_2023_36672_a_public_address_on_the_link_gets_nothing_in_clear() {
     let lab = public_link();
     let neighbours = neighbours(&lab);
-    probes::control(&lab, ip::PROBES);
+    probes::control(&lab, Family::Ip);
     assert_eq!(greeting(&lab), "evil 203.0.113.2\n", "the control");
     let before = neighbours.visits().len();
-    let flood = Flood::start(&lab.ns);
+    let flood = Flood::start(&lab);
     let _gateway = lab.connect(&lab.conf());
     assert_eq!(greeting(&lab), "inside1 10.64.0.2\n");
     flood.goes_on(1000);
-    probes::fire(&lab, ip::PROBES);
+    probes::fire(&lab, Family::Ip);
     assert_eq!(neighbours.visits().len(), before);
     lab.sensor.verdict();
 }

@@ -1,11 +1,16 @@
 //! Sixteen bytes that occur nowhere but in one probe, so that a sensor recognises it in clear text.
 
 use std::io::BufRead;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A token: eight bytes shared by all, eight of its own.
+/// A token: eight bytes shared by all, eight of its own, of which the first two count.
 pub type Canary = [u8; 16];
+
+/// What tells a packet apart that has no room for a token: protocol, source port, destination, destination
+/// port. For a membership report (IGMP, MLD) the destination is the group.
+pub type Flow = (u8, u16, IpAddr, u16);
 
 const PREFIX: [u8; 8] = [0xf1, b'v', b'p', b'n', b'g', b'w', 0xca, 0x17];
 
@@ -13,7 +18,8 @@ const PREFIX: [u8; 8] = [0xf1, b'v', b'p', b'n', b'g', b'w', 0xca, 0x17];
 pub fn fresh() -> Canary {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let own = (nanos.as_nanos() as u64) ^ (NEXT.fetch_add(1, Ordering::Relaxed) << 40);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed) << 48;
+    let own = (nanos.as_nanos() as u64) & (u64::MAX >> 16) | count;
     let mut token = [0; 16];
     token[..8].copy_from_slice(&PREFIX);
     token[8..].copy_from_slice(&own.to_be_bytes());

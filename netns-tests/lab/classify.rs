@@ -1,11 +1,13 @@
 //! What a frame on the uplink is. Anything not on the list is a leak.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol,
     Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket,
 };
+
+use super::canary::Flow;
 
 /// What may leave the gateway.
 #[derive(Clone, Debug)]
@@ -64,9 +66,6 @@ pub struct WireGuard {
     /// Our port.
     pub source: u16,
 }
-
-/// Where a packet goes: protocol, source port, destination, destination port.
-pub type Flow = (u8, u16, IpAddr, u16);
 
 /// Classifies a whole frame.
 pub fn classify(bytes: &[u8], vlan: Option<u16>, rules: &Rules) -> Class {
@@ -192,30 +191,41 @@ fn ports(protocol: IpProtocol, payload: &[u8]) -> Option<(u16, u16)> {
     None
 }
 
-/// The flow of an IPv4 or IPv6 packet with ports, by which a probe without payload is recognised.
+/// The flow of an IPv4 or IPv6 packet with ports, or the group of a membership report: by this a probe
+/// without payload is recognised.
 pub fn flow(bytes: &[u8]) -> Option<Flow> {
     let frame = EthernetFrame::new_checked(bytes).ok()?;
-    let (protocol, to, payload): (_, IpAddr, _) = match frame.ethertype() {
-        EthernetProtocol::Ipv4 => {
-            let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
-            (
-                packet.next_header(),
-                packet.dst_addr().into(),
-                packet.payload(),
-            )
+    packet_flow(frame.payload())
+}
+
+/// As [`flow`], of a packet without a link-layer header.
+pub fn packet_flow(bytes: &[u8]) -> Option<Flow> {
+    if bytes.first()? >> 4 == 4 {
+        let packet = Ipv4Packet::new_checked(bytes).ok()?;
+        let payload = packet.payload();
+        if packet.next_header() == IpProtocol::Igmp {
+            // Version 2: the group follows the checksum (RFC 2236). Version 3: the first record (RFC 3376).
+            let place = if *payload.first()? == 0x22 { 12 } else { 4 };
+            let group: [u8; 4] = payload.get(place..place + 4)?.try_into().ok()?;
+            return Some((2, 0, Ipv4Addr::from(group).into(), 0));
         }
-        EthernetProtocol::Ipv6 => {
-            let packet = Ipv6Packet::new_checked(frame.payload()).ok()?;
-            (
-                packet.next_header(),
-                packet.dst_addr().into(),
-                packet.payload(),
-            )
-        }
-        EthernetProtocol::Arp | EthernetProtocol::Unknown(_) => return None,
-    };
+        let (source, port) = ports(packet.next_header(), payload)?;
+        let protocol = packet.next_header().into();
+        return Some((protocol, source, packet.dst_addr().into(), port));
+    }
+    let packet = Ipv6Packet::new_checked(bytes).ok()?;
+    let (mut protocol, mut payload) = (packet.next_header(), packet.payload());
+    if protocol == IpProtocol::HopByHop {
+        // Router alert, eight octets long, stands before a report (RFC 3810, section 5).
+        protocol = IpProtocol::from(*payload.first()?);
+        payload = payload.get(8..)?;
+    }
+    if protocol == IpProtocol::Icmpv6 && *payload.first()? == 143 {
+        let group: [u8; 16] = payload.get(12..28)?.try_into().ok()?;
+        return Some((58, 0, Ipv6Addr::from(group).into(), 0));
+    }
     let (source, port) = ports(protocol, payload)?;
-    Some((protocol.into(), source, to, port))
+    Some((protocol.into(), source, packet.dst_addr().into(), port))
 }
 
 #[test]

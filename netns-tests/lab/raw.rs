@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -170,6 +170,11 @@ impl PacketSocket {
         Ok(stats.tp_drops)
     }
 
+    /// The socket, for what this type has no call for.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     fn option(&self, level: i32, name: i32, value: i32) -> io::Result<()> {
         set_option(&self.socket, level, name, &value.to_ne_bytes())
     }
@@ -239,49 +244,6 @@ pub fn set_option(socket: &Socket, level: i32, name: i32, value: &[u8]) -> io::R
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// Sends one datagram with a source address or device chosen by `IP_PKTINFO` (ip(7)).
-pub fn send_with_pktinfo(
-    socket: &OwnedFd,
-    payload: &[u8],
-    device: u32,
-    to: std::net::SocketAddrV4,
-) -> io::Result<usize> {
-    // SAFETY: plain C structures for which all zeroes are valid.
-    let (mut head, mut address): (libc::msghdr, libc::sockaddr_in) = unsafe { zeroed() };
-    address.sin_family = libc::AF_INET as u16;
-    address.sin_port = to.port().to_be();
-    address.sin_addr.s_addr = u32::from(*to.ip()).to_be();
-    let mut control = [0_u64; 8];
-    let mut part = libc::iovec {
-        iov_base: payload.as_ptr().cast_mut().cast(),
-        iov_len: payload.len(),
-    };
-    head.msg_name = (&raw mut address).cast();
-    head.msg_namelen = length::<libc::sockaddr_in>();
-    head.msg_iov = &raw mut part;
-    head.msg_iovlen = 1;
-    head.msg_control = control.as_mut_ptr().cast();
-    let info = libc::in_pktinfo {
-        ipi_ifindex: device.cast_signed(),
-        ipi_spec_dst: libc::in_addr { s_addr: 0 },
-        ipi_addr: libc::in_addr { s_addr: 0 },
-    };
-    let size = size_of::<libc::in_pktinfo>() as u32;
-    // SAFETY: `control` is large enough for one header and one in_pktinfo.
-    let sent = unsafe {
-        head.msg_controllen = libc::CMSG_SPACE(size) as usize;
-        let entry = libc::CMSG_FIRSTHDR(&raw const head);
-        (*entry).cmsg_level = libc::IPPROTO_IP;
-        (*entry).cmsg_type = libc::IP_PKTINFO;
-        (*entry).cmsg_len = libc::CMSG_LEN(size) as usize;
-        libc::CMSG_DATA(entry)
-            .cast::<libc::in_pktinfo>()
-            .write_unaligned(info);
-        libc::sendmsg(socket.as_raw_fd(), &raw const head, 0)
-    };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 fn length<T>() -> u32 {

@@ -1,15 +1,16 @@
 //! The judge: sees every frame that leaves the gateway's namespace, at the far end of the uplink,
 //! and holds each that is not permitted against the test.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use super::canary::{self, Canary};
+use super::canary::{self, Canary, Flow};
 use super::capture::{Capture, Frame};
-use super::classify::{Class, Flow, Rules, WireGuard, classify, flow};
+use super::classify::{Class, Rules, WireGuard, classify, flow};
 use super::ns::Namespaces;
 use super::raw::{Layer, PacketSocket};
 use super::wait;
@@ -25,6 +26,7 @@ pub struct Sensor {
     state: Arc<Mutex<State>>,
     capture: Capture,
     namespaces: Namespaces,
+    tries: Arc<AtomicU64>,
 }
 
 /// What was seen.
@@ -44,6 +46,19 @@ pub struct Tally {
     pub resolver: u64,
     /// Leaks.
     pub other: u64,
+    /// Leaks that a known limit explains.
+    pub excused: u64,
+}
+
+/// Frames with one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// How many.
+    pub frames: u64,
+    /// When the first left.
+    pub first: SystemTime,
+    /// When the last left.
+    pub last: SystemTime,
 }
 
 /// A handshake message that left.
@@ -60,7 +75,7 @@ struct State {
     armed: Option<SystemTime>,
     tally: Tally,
     leaks: Vec<String>,
-    canaries: HashSet<Canary>,
+    canaries: HashMap<Canary, Sighting>,
     marks: HashSet<Canary>,
     flows: HashSet<Flow>,
     handshakes: Vec<Handshake>,
@@ -81,7 +96,18 @@ impl Sensor {
             state,
             capture,
             namespaces: namespaces.clone(),
+            tries: Arc::default(),
         }
+    }
+
+    /// Counts probes that were tried, seen or not.
+    pub fn tried(&self, probes: u64) {
+        self.tries.fetch_add(probes, Ordering::Relaxed);
+    }
+
+    /// How many probes were tried so far, to be added to.
+    pub fn tries(&self) -> Arc<AtomicU64> {
+        self.tries.clone()
     }
 
     /// From `at` on, every frame must be permitted.
@@ -92,6 +118,15 @@ impl Sensor {
     /// Nothing is a leak until armed again.
     pub fn disarm(&self) {
         self.lock().armed = None;
+    }
+
+    /// Takes the leaks so far for a known limit; how many there were.
+    pub fn excuse(&self) -> u64 {
+        let mut state = self.lock();
+        let leaks = std::mem::take(&mut state.tally.other);
+        state.tally.excused += leaks;
+        state.leaks.clear();
+        leaks
     }
 
     /// Changes what is permitted.
@@ -119,7 +154,12 @@ impl Sensor {
 
     /// Whether the token was seen in clear text.
     pub fn saw(&self, token: &Canary) -> bool {
-        self.lock().canaries.contains(token)
+        self.sighting(token).is_some()
+    }
+
+    /// How often the token was seen in clear text, and from when to when.
+    pub fn sighting(&self, token: &Canary) -> Option<Sighting> {
+        self.lock().canaries.get(token).copied()
     }
 
     /// Whether a packet of the flow was seen.
@@ -173,7 +213,7 @@ impl State {
             armed: None,
             tally: Tally::default(),
             leaks: Vec::new(),
-            canaries: HashSet::new(),
+            canaries: HashMap::new(),
             marks: HashSet::new(),
             flows: HashSet::new(),
             handshakes: Vec::new(),
@@ -191,7 +231,14 @@ impl State {
         self.tally.frames += 1;
         let tokens = canary::find(frame.bytes);
         let clear = !tokens.is_empty();
-        self.canaries.extend(tokens);
+        for token in tokens {
+            let seen = self.canaries.entry(token).or_insert(Sighting {
+                frames: 0,
+                first: frame.at,
+                last: frame.at,
+            });
+            (seen.frames, seen.last) = (seen.frames + 1, frame.at);
+        }
         self.flows.extend(flow(frame.bytes));
         if self.armed.is_none_or(|armed| frame.at < armed) {
             self.tally.before += 1;
@@ -200,6 +247,7 @@ impl State {
         match classify(frame.bytes, frame.vlan, &self.rules) {
             Class::WireGuard(_) if clear => self.leak(frame, "a canary in clear text"),
             Class::WireGuard(message) => self.wireguard(frame.at, message),
+            Class::Arp if clear => self.leak(frame, "a canary behind an ARP packet"),
             Class::Arp => self.tally.arp += 1,
             Class::Lan => self.tally.lan += 1,
             Class::Resolver if self.resolver_closed && !self.rules.resolver_again => {

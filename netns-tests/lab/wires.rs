@@ -20,6 +20,15 @@ pub fn wire_up(ns: &Namespaces) {
     for n in [1, 2] {
         ns.feed(&format!("vpn{n}"), "ip -batch -", &vpn(n));
     }
+    // What Docker sets in every container (moby, `daemon/oci_linux.go`): pings and low ports for everybody.
+    ns.enter("app", || {
+        for (name, value) in [
+            ("ping_group_range", "0 2147483647"),
+            ("ip_unprivileged_port_start", "0"),
+        ] {
+            fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("/proc/sys is writable");
+        }
+    });
     ns.enter("rtr", || {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("/proc/sys is writable");
     });

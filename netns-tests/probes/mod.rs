@@ -1,186 +1,195 @@
-//! Ways out that a joined program may try. Each is shown to be seen without the gateway before its
-//! absence with the gateway means anything.
+//! Ways out that a joined program may try, tried by a program of their own (`netns-tests/probe`). Each is
+//! shown to be seen without the gateway before its absence with the gateway means anything.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+pub mod program;
 
+use program::{Answer, PROGRAM, Persona, Program};
+
+use crate::lab::Lab;
 use crate::lab::canary::{self, Canary};
-use crate::lab::classify::Flow;
 use crate::lab::sensor::Tally;
-use crate::lab::{Lab, wait};
 
-pub mod device;
-pub mod dns;
-pub mod endpoint;
-pub mod ip;
-pub mod ipv6;
-pub mod multicast;
-pub mod packet;
+/// Probes of one kind, as the program groups them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// TCP, UDP, ICMP and raw protocols.
+    Ip,
+    /// Sockets bound to the uplink.
+    Device,
+    /// The hole for the VPN server.
+    Endpoint,
+    /// Names.
+    Dns,
+    /// Multicast, broadcast and what is on the LAN.
+    Multicast,
+    /// IPv6.
+    Ipv6,
+    /// Packet sockets.
+    Packet,
+    /// Packet sockets with a ring.
+    Ring,
+}
 
-/// One way out.
-pub struct Probe {
-    /// What it is, for people.
-    pub name: &'static str,
-    /// Sends the token, in namespace `app`. A probe that cannot carry it says which flow it is.
-    pub send: fn(&Canary) -> io::Result<Option<Flow>>,
+impl Family {
+    /// All that change nothing.
+    pub const ALL: [Self; 8] = [
+        Self::Ip,
+        Self::Device,
+        Self::Endpoint,
+        Self::Dns,
+        Self::Multicast,
+        Self::Ipv6,
+        Self::Packet,
+        Self::Ring,
+    ];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Ip => "ip/",
+            Self::Device => "device/",
+            Self::Endpoint => "endpoint/",
+            Self::Dns => "dns/",
+            Self::Multicast => "multicast/",
+            Self::Ipv6 => "ipv6/",
+            Self::Packet => "packet/",
+            Self::Ring => "ring/",
+        }
+    }
+
+    /// The names of its probes.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = all().iter().map(String::as_str);
+        all.filter(move |name| name.starts_with(self.prefix()))
+    }
+}
+
+/// The name of every probe, as the program lists them.
+pub fn all() -> &'static [String] {
+    static ALL: OnceLock<Vec<String>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let listed = Command::new(PROGRAM).arg("list").output();
+        let listed = String::from_utf8(listed.expect("the probe program starts").stdout);
+        listed.unwrap().lines().map(str::to_owned).collect()
+    })
 }
 
 /// Fires each probe where no gateway runs, and fails unless the sensor sees each one.
-pub fn control(lab: &Lab, probes: &[Probe]) {
-    for probe in probes {
-        let (mut tries, mut last) = (0, None);
-        wait(
-            &format!("without a gateway the sensor sees: {}", probe.name),
-            Duration::from_secs(20),
-            || {
-                let token = canary::fresh();
-                let sent = lab.ns.enter("app", || (probe.send)(&token));
-                tries += 1;
-                // Address resolution may swallow the first packets, so it is sent anew each time.
-                for _ in 0..10 {
-                    if seen(lab, &token, sent.as_ref().ok().copied().flatten()) {
-                        return Some(());
-                    }
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                if let Err(why) = sent {
-                    last = Some(why.to_string());
-                }
-                assert!(tries < 150, "{}: {last:?}", probe.name);
-                None
-            },
-        );
-    }
+pub fn control(lab: &Lab, family: Family) {
+    let names: Vec<_> = family.names().collect();
+    assert!(!names.is_empty(), "{family:?} has no probes");
+    let mut program = Program::start(&lab.ns, Persona::Lab);
+    seen_without_a_gateway(lab, &mut program, &names);
     println!(
         "control: {} probes, each seen without the gateway",
-        probes.len()
+        names.len()
+    );
+}
+
+/// Fires until the sensor has seen each; panics with those that it does not see.
+pub fn seen_without_a_gateway(lab: &Lab, program: &mut Program, names: &[&str]) {
+    let mut left: BTreeMap<&str, Option<Answer>> = names.iter().map(|name| (*name, None)).collect();
+    let mut rounds = 0;
+    let seen = wait_or(Duration::from_secs(20), || {
+        // Address resolution may swallow the first packets, so they are sent anew each time.
+        let shots = shoot(lab, program, left.keys().copied());
+        lab.sensor.drain();
+        if rounds > 0 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        rounds += 1;
+        for shot in shots {
+            if shot.seen(lab) {
+                left.remove(shot.name);
+            } else {
+                left.insert(shot.name, Some(shot.answer));
+            }
+        }
+        left.is_empty()
+    });
+    assert!(
+        seen,
+        "invalid: without a gateway the sensor must see {left:#?}"
     );
 }
 
 /// Fires each probe and fails if the sensor sees any, or anything else that is not permitted.
-pub fn fire(lab: &Lab, probes: &[Probe]) -> Tally {
-    let mut shots = Vec::new();
-    for probe in probes {
-        let token = canary::fresh();
-        let sent = lab.ns.enter("app", || (probe.send)(&token));
-        shots.push((probe.name, token, sent));
-    }
+pub fn fire(lab: &Lab, family: Family) -> Tally {
+    let mut program = Program::start(&lab.ns, Persona::Lab);
+    let shots = shoot(lab, &mut program, family.names());
     lab.sensor.drain();
-    let refused = shots.iter().filter(|(_, _, sent)| sent.is_err()).count();
+    let refused = shots.iter().filter(|shot| shot.refused()).count();
     println!(
         "fired: {} probes, {refused} refused by the kernel",
         shots.len()
     );
-    for (name, token, sent) in &shots {
-        let flow = sent.as_ref().ok().copied().flatten();
-        assert!(!seen(lab, token, flow), "leaked: {name} ({sent:?})");
+    for shot in &shots {
+        assert!(!shot.seen(lab), "leaked: {} ({:?})", shot.name, shot.answer);
     }
     lab.sensor.verdict()
 }
 
-fn seen(lab: &Lab, token: &Canary, flow: Option<Flow>) -> bool {
-    lab.sensor.saw(token) || flow.is_some_and(|flow| lab.sensor.saw_flow(&flow))
+/// One probe that was tried.
+pub struct Shot {
+    /// Which.
+    pub name: &'static str,
+    /// What it carried.
+    pub token: Canary,
+    /// What became of it, as far as its sender knows.
+    pub answer: Answer,
 }
 
-/// A UDP socket.
-pub fn udp() -> io::Result<Socket> {
-    Socket::new(Domain::IPV4, Type::DGRAM, None)
-}
-
-/// Sends the token by UDP.
-pub fn send(socket: &Socket, token: &Canary, to: SocketAddr) -> io::Result<Option<Flow>> {
-    socket.send_to(token, &to.into())?;
-    Ok(None)
-}
-
-/// Begins a TCP connection. A SYN carries no token, so the flow tells it apart.
-pub fn syn(socket: &Socket, to: SocketAddr) -> io::Result<Option<Flow>> {
-    socket.set_nonblocking(true)?;
-    if socket
-        .local_addr()?
-        .as_socket()
-        .is_none_or(|a| a.port() == 0)
-    {
-        let any: SocketAddr = match to {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+impl Shot {
+    /// Whether the sensor saw it.
+    pub fn seen(&self, lab: &Lab) -> bool {
+        let flow = match &self.answer {
+            Answer::Sent(flow) => flow.as_ref(),
+            Answer::Refused { .. } => None,
         };
-        socket.bind(&any.into())?;
+        lab.sensor.saw(&self.token) || flow.is_some_and(|flow| lab.sensor.saw_flow(flow))
     }
-    let source = socket.local_addr()?.as_socket().map_or(0, |a| a.port());
-    match socket.connect(&SockAddr::from(to)) {
-        Err(why) if why.raw_os_error() != Some(libc::EINPROGRESS) => Err(why),
-        _ => Ok(Some((6, source, to.ip().to_canonical(), to.port()))),
+
+    fn refused(&self) -> bool {
+        matches!(self.answer, Answer::Refused { .. })
     }
 }
 
-/// A TCP socket.
-pub fn tcp() -> io::Result<Socket> {
-    Socket::new(Domain::IPV4, Type::STREAM, None)
+/// Fires each probe once.
+pub fn shoot<'a>(
+    lab: &Lab,
+    program: &mut Program,
+    names: impl Iterator<Item = &'a str>,
+) -> Vec<Shot> {
+    let shots: Vec<_> = names
+        .map(|name| {
+            let token = canary::fresh();
+            Shot {
+                name: known(name),
+                token,
+                answer: program.fire(name, &token),
+            }
+        })
+        .collect();
+    lab.sensor.tried(shots.len() as u64);
+    shots
 }
 
-/// A raw IPv4 socket of one protocol.
-pub fn raw(protocol: i32) -> io::Result<Socket> {
-    Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(protocol)))
+fn known(name: &str) -> &'static str {
+    let mut all = all().iter().map(String::as_str);
+    all.find(|other| *other == name)
+        .unwrap_or_else(|| panic!("there is no probe {name}"))
 }
 
-/// An IPv4 packet with a UDP datagram (RFC 791, RFC 768; no UDP checksum).
-pub fn ipv4_udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
-    let len = 8 + payload.len() as u16;
-    let mut bytes = ipv4(17, from.0, to.0, len);
-    bytes.extend(from.1.to_be_bytes());
-    bytes.extend(to.1.to_be_bytes());
-    bytes.extend(len.to_be_bytes());
-    bytes.extend([0, 0]);
-    bytes.extend(payload);
-    bytes
-}
-
-/// An IPv4 packet with a TCP SYN (RFC 9293, section 3.1).
-pub fn ipv4_syn(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
-    let mut tcp = from.1.to_be_bytes().to_vec();
-    tcp.extend(to.1.to_be_bytes());
-    tcp.extend([0, 0, 0, 9, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-    let mut pseudo = from.0.octets().to_vec();
-    pseudo.extend(to.0.octets());
-    pseudo.extend([0, 6, 0, 20]);
-    pseudo.extend(&tcp);
-    tcp[16..18].copy_from_slice(&checksum(&pseudo).to_be_bytes());
-    let mut bytes = ipv4(6, from.0, to.0, 20);
-    bytes.extend(tcp);
-    bytes
-}
-
-/// The header of an IPv4 packet.
-pub fn ipv4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: u16) -> Vec<u8> {
-    let mut bytes = vec![0x45, 0];
-    bytes.extend((20 + payload).to_be_bytes());
-    bytes.extend([0x12, 0x34, 0, 0, 64, protocol, 0, 0]);
-    bytes.extend(from.octets());
-    bytes.extend(to.octets());
-    let sum = checksum(&bytes);
-    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
-    bytes
-}
-
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-pub fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2);
-    let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
+fn wait_or(patience: Duration, mut look: impl FnMut() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    while start.elapsed() < patience {
+        if look() {
+            return true;
+        }
     }
-    !(sum as u16)
-}
-
-/// A message with the shape of a handshake initiation that carries the token.
-pub fn initiation(token: &Canary) -> Vec<u8> {
-    let mut message = vec![1, 0, 0, 0];
-    message.resize(100, 0x77);
-    message.extend(token);
-    message.resize(148, 0x77);
-    message
+    false
 }
