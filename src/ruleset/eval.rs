@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{End, Family, Hook, Match, Rule, Ruleset};
 use crate::net::{IfName, Transport};
-use crate::policy::{DeviceKind, Direction, Flow};
+use crate::policy::{DeviceKind, Direction, Flow, Protocol};
 
 /// The rule that decides about a packet, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,19 @@ impl Match {
             Self::SourcePort(t, port) => ports(flow, *t).is_some_and(|(from, _)| from == *port),
             Self::DestinationPort(t, port) => ports(flow, *t).is_some_and(|(_, to)| to == *port),
             Self::WireGuard => flow.protocol.wireguard(),
-            Self::Reply | Self::Established | Self::EstablishedOrRelated => flow.reply,
+            Self::TooBig {
+                source_port,
+                remote,
+            } => {
+                flow.protocol
+                    == Protocol::TooBig {
+                        source_port: *source_port,
+                        remote: *remote,
+                    }
+            }
+            Self::Reply | Self::Related | Self::Established | Self::EstablishedOrRelated => {
+                flow.reply
+            }
             // A reply comes from the port that its connection was opened to.
             Self::OriginalDestinationPort(port) => flow
                 .protocol

@@ -115,7 +115,7 @@ fn prerouting(policy: &Policy) -> Vec<Rule> {
     if let Some(uplink) = &policy.uplink {
         // Counted in `input`.
         let replies = hole_replies(uplink).into_iter();
-        rules.extend(replies.map(|rule| Rule {
+        rules.extend(replies.chain(too_big(uplink)).map(|rule| Rule {
             counted: false,
             ..rule
         }));
@@ -152,6 +152,10 @@ fn input(policy: &Policy) -> Vec<Rule> {
     ];
     if let Some(uplink) = &policy.uplink {
         rules.extend(hole_replies(uplink));
+        rules.extend(too_big(uplink).into_iter().map(|mut rule| {
+            rule.matches.push(Match::Related);
+            rule
+        }));
     }
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_input(tunnel));
@@ -184,6 +188,20 @@ fn hole_replies(uplink: &UplinkPolicy) -> Vec<Rule> {
         rules.push(from(hole, Reason::Resolver));
     }
     rules
+}
+
+/// A router on the way to the endpoint says that a datagram of ours is too long for it (RFC 1191). It may
+/// have any address. Connection tracking comes after `prerouting` looks, so `input` alone asks it.
+fn too_big(uplink: &UplinkPolicy) -> Option<Rule> {
+    uplink.endpoint.map(|hole| {
+        let about = Match::TooBig {
+            source_port: hole.source_port,
+            remote: hole.remote,
+        };
+        let to_us = Match::Destination(host(uplink.address));
+        let device = Match::In(uplink.device.clone());
+        accept(Reason::Endpoint, [device, to_us, about])
+    })
 }
 
 /// Replies, and the ports that are forwarded to us.

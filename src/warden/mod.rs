@@ -6,6 +6,7 @@
 
 mod child;
 mod ledger;
+mod mtu;
 mod namespace;
 mod permit;
 mod sensor;
@@ -148,6 +149,7 @@ async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden)
                     .await
             }
         },
+        ToWarden::PathMtu { remote, mtu } => namespace.path_is(remote, mtu),
         ToWarden::Block(reason) => namespace.block(reason),
         ToWarden::Unblock => namespace.unblock(),
     }

@@ -76,6 +76,8 @@ pub(super) struct Namespace {
     /// The last uplink there was: a link that went down takes its routes with it.
     last_uplink: Option<Uplink>,
     pub(super) open: Option<Open>,
+    /// Bytes of the largest packet the tunnel device takes now.
+    pub(super) mtu: u16,
     /// The socket of a configured port, and the port.
     listening: Option<(UdpSocket, u16)>,
     pub(super) blocked: Option<BlockReason>,
@@ -93,6 +95,8 @@ pub(super) struct Open {
     pub(super) way: Way,
     socket: UdpSocket,
     pub(super) port: u16,
+    /// Bytes that fit the path, once the engine has found out.
+    pub(super) path: Option<u32>,
 }
 
 impl Namespace {
@@ -130,6 +134,7 @@ impl Namespace {
             resolv_conf,
             former_resolver,
             open: None,
+            mtu: config.tunnel.mtu,
             listening: None,
             blocked: None,
             in_force: None,
@@ -142,6 +147,7 @@ impl Namespace {
         link::configure(&namespace.plan().tunnel)?;
         namespace.uplink = namespace.observe()?;
         namespace.last_uplink = namespace.uplink.clone();
+        namespace.keep_mtu();
         match &namespace.uplink {
             Some(uplink) => info!(device = %uplink.device, "uplink"),
             None => warn!("no uplink yet: no device has a default route"),
@@ -196,6 +202,7 @@ impl Namespace {
             self.settle_or_block();
             return Err(error.to_string());
         }
+        self.keep_mtu();
         Ok((way.map(Way::remote), socket))
     }
 
@@ -302,6 +309,7 @@ impl Namespace {
             }
         }
         self.keep_tunnel();
+        self.keep_mtu();
         self.verify();
         self.settle_or_block();
         changed
@@ -339,6 +347,7 @@ impl Namespace {
         self.facts.passed = self.passed_counts.total();
         self.facts.uplink = self.uplink.clone();
         self.facts.mark = Some(self.mark);
+        self.facts.mtu = self.mtu;
         self.facts.watched = self.sensor.is_watching();
         self.facts.clone()
     }
@@ -380,7 +389,12 @@ impl Namespace {
             let kept = socket.try_clone().map_err(|error| error.to_string())?;
             self.listening = Some((kept, port));
         }
-        Ok(Open { way, socket, port })
+        Ok(Open {
+            way,
+            socket,
+            port,
+            path: None,
+        })
     }
 
     fn write_resolver(&mut self) {

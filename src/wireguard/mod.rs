@@ -9,6 +9,7 @@ mod checksum;
 mod coalesce;
 mod counters;
 mod device;
+mod ecn;
 mod flow;
 mod header;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::coalesce::Coalescer;
 use super::counters::{Counters, DropReason};
+use super::ecn::{self, Ecn};
 use super::flow::Joins;
 use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
 use super::peer::Allowed;
@@ -53,7 +54,7 @@ impl Inward {
                 let slot = self.coalescer.slot(size, &mut write);
                 let opened = link.session.open(now, datagram, slot);
                 if let Opened::Packet(len) = opened {
-                    match admit(&slot[..len], &link.allowed) {
+                    match admit(&mut slot[..len], message.ecn, &link.allowed) {
                         Ok(()) => {
                             counters.rx_packets.add(1);
                             counters.rx_bytes.add(len as u64);
@@ -91,18 +92,20 @@ fn send_queued(now: Instant, link: &mut Link, counters: &Counters) {
             // With its padding: up to 15 bytes too many.
             counters.tx_bytes.add((size - OVERHEAD) as u64);
         }
-        link.sender.commit(size);
+        link.sender.commit(size, Ecn::NotEct);
     }
     link.sender.flush();
 }
 
-/// Whether the peer may send this inner packet.
-fn admit(packet: &[u8], allowed: &Allowed) -> Result<(), DropReason> {
+/// Whether the peer may send this inner packet, which learns what routers said of congestion.
+fn admit(packet: &mut [u8], outer: Ecn, allowed: &Allowed) -> Result<(), DropReason> {
     let (source, _) = addresses(packet).ok_or(DropReason::NotIpv4)?;
-    if allowed.contains(source) {
-        Ok(())
-    } else {
+    if !allowed.contains(source) {
         Err(DropReason::SourceNotAllowed)
+    } else if !ecn::pass_on(outer, packet) {
+        Err(DropReason::Congestion)
+    } else {
+        Ok(())
     }
 }
 
@@ -117,7 +120,8 @@ fn deliver(tun: &Tun, packet: &mut [u8], counters: &Counters) -> bool {
     };
     let virtio = Virtio::decode(header);
     let joined = matches!(virtio, Ok(virtio) if virtio.segments.is_some());
-    if !joined || error.raw_os_error() != Some(libc::EINVAL) {
+    let refused = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO));
+    if !joined || !refused {
         counters.dropped(DropReason::Deliver, 1);
         return true;
     }
