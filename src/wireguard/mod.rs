@@ -11,6 +11,8 @@ mod counters;
 mod device;
 mod ecn;
 mod flow;
+#[cfg(test)]
+mod fuzz;
 mod header;
 #[cfg(test)]
 mod packets;
