@@ -41,6 +41,8 @@ pub struct Sample {
     pub reconnects: BTreeMap<String, u64>,
     /// Packets stopped since start, by reason and protocol.
     pub blocked: BTreeMap<String, BTreeMap<String, Count>>,
+    /// Packets that the data plane dropped since start, by reason.
+    pub dropped: BTreeMap<String, u64>,
     /// How often an offload was given up at run time.
     pub offload_fallbacks: u64,
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
+pub mod mtu;
 pub mod networks;
 
 /// The name of a network device as the kernel takes it: 1 to 15 bytes, no slash, colon or white space

@@ -271,6 +271,13 @@ impl Host {
         self.device.connect(setup, socket, remote);
     }
 
+    /// Tells the warden what fits the path.
+    pub(super) async fn path_mtu(&self, remote: SocketAddrV4, mtu: u32) -> Result<(), EngineError> {
+        debug!(mtu, "path MTU");
+        let message = ToWarden::PathMtu { remote, mtu };
+        Ok(self.link.send(&message, &[]).await?)
+    }
+
     /// Notes the byte counters, for the rates.
     pub(super) fn sample(&mut self, now: Instant) {
         let snapshot = self.device.snapshot();
@@ -285,7 +292,10 @@ impl Host {
             facts: &self.facts,
             gateway,
             snapshot: &self.device.snapshot(),
-            mtu: self.mtu,
+            mtu: match self.facts.mtu {
+                0 => self.mtu,
+                mtu => mtu,
+            },
             rx_bits_per_second: self.rx.bits_per_second(),
             tx_bits_per_second: self.tx.bits_per_second(),
             elapsed: now.saturating_duration_since(gateway.since()),

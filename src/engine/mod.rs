@@ -174,6 +174,9 @@ impl Core {
         match event {
             crate::wireguard::Event::Handshake => self.handle(Event::Handshake).await,
             crate::wireguard::Event::Silent => self.handle(Event::Silent).await,
+            crate::wireguard::Event::PathMtu { remote, mtu } => {
+                self.host.path_mtu(remote, mtu).await
+            }
             crate::wireguard::Event::Failed(why) => Err(EngineError::DataPlane(why)),
         }
     }

@@ -161,6 +161,10 @@ pub(super) fn sample(
         handshakes: snapshot.handshakes,
         reconnects: reconnects.clone(),
         blocked: facts.blocked_by_protocol.clone(),
+        dropped: snapshot
+            .dropped()
+            .map(|(reason, packets)| (reason.as_str().to_owned(), packets))
+            .collect(),
         offload_fallbacks: snapshot.offload_fallbacks,
     }
 }

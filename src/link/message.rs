@@ -33,6 +33,13 @@ pub enum ToWarden {
         /// What is asked for.
         permit: Permit,
     },
+    /// What fits the path to the endpoint. The tunnel device never gets a longer MTU than is configured.
+    PathMtu {
+        /// The endpoint that was granted.
+        remote: SocketAddrV4,
+        /// Bytes of the longest IPv4 packet that arrives there.
+        mtu: u32,
+    },
     /// Block until `Unblock`, whatever is asked for meanwhile.
     Block(BlockReason),
     /// The operator lifted the block.
@@ -102,6 +109,8 @@ pub struct Facts {
     pub egress_hook: bool,
     /// The uplink, if there is one.
     pub uplink: Option<Uplink>,
+    /// Bytes of the largest packet the tunnel device takes now; 0 before it is known.
+    pub mtu: u16,
     /// Mark of our sockets.
     pub mark: Option<Fwmark>,
     /// Packets stopped since start, by reason.

@@ -98,6 +98,12 @@ fn gateway(status: &Status) {
         &[],
     );
     gauge(
+        "vpngw_tunnel_mtu_bytes",
+        "Largest packet that the tunnel takes now",
+        f64::from(status.tunnel.mtu),
+        &[],
+    );
+    gauge(
         // promtool wants bytes; the status page has bits.
         "vpngw_receive_bytes_per_second",
         "Inner traffic received over the last seconds",
@@ -185,6 +191,12 @@ fn events(sample: &Sample) {
         "Bytes of packets that the kill switch stopped",
         sample,
         |count| count.bytes,
+    );
+    by_reason(
+        "vpngw_dropped_packets_total",
+        "Packets that the tunnel could not carry",
+        &sample.dropped,
+        |count| *count,
     );
 }
 
@@ -327,6 +339,7 @@ pub(super) fn example() -> Sample {
             ("ipv6".to_owned(), by_protocol(&[("ipv6", 201)])),
         ]
         .into(),
+        dropped: [("too_long".to_owned(), 12), ("rejected".to_owned(), 0)].into(),
         offload_fallbacks: 0,
     }
 }

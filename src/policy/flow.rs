@@ -1,6 +1,6 @@
 //! A packet as far as the policy looks at it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 
 use crate::net::{Fwmark, IfName, Transport};
 
@@ -76,8 +76,16 @@ pub enum Protocol {
         /// (WireGuard white paper, section 5.4).
         wireguard: bool,
     },
-    /// ICMP.
+    /// ICMP, but for what follows.
     Icmp,
+    /// ICMP "fragmentation needed" (RFC 792, RFC 1191 section 4): a router could not pass on a UDP datagram from
+    /// this port of ours.
+    TooBig {
+        /// Source port of the datagram it quotes.
+        source_port: u16,
+        /// Where that datagram was sent.
+        remote: SocketAddrV4,
+    },
     /// Any other, by its number (IANA protocol numbers).
     Other(u8),
 }
@@ -95,7 +103,7 @@ impl Protocol {
                 destination,
                 ..
             } => Some((Transport::Udp, source, destination)),
-            Self::Icmp | Self::Other(_) => None,
+            Self::Icmp | Self::TooBig { .. } | Self::Other(_) => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnetwork::Ipv4Network;
 
-use super::{DeviceKind, Direction, Flow, Hole, Policy, TunnelPolicy, UplinkPolicy};
+use super::{DeviceKind, Direction, Flow, Hole, Policy, Protocol, TunnelPolicy, UplinkPolicy};
 use crate::net::Transport;
 use crate::net::networks::{LOOPBACK, METADATA, MULTICAST, NOT_GLOBAL, masked};
 
@@ -281,6 +281,9 @@ fn input(policy: &Policy, packet: &Packet<'_>) -> Verdict {
     if let Some(reason) = packet.hole_it_answers(policy) {
         return accept(reason);
     }
+    if packet.flow.reply && packet.is_too_big_for_the_path(policy) {
+        return accept(Reason::Endpoint);
+    }
     if let Some(tunnel) = policy.tunnel.as_ref().filter(|t| t.device == device.name)
         && device.kind == DeviceKind::Tun
         && packet.is_to(tunnel)
@@ -395,6 +398,24 @@ impl Packet<'_> {
         } else {
             None
         }
+    }
+
+    /// A router tells, by ICMP, that a datagram of ours to the endpoint did not fit. Any router on the way may
+    /// say so, so the source says nothing.
+    fn is_too_big_for_the_path(&self, policy: &Policy) -> bool {
+        let Protocol::TooBig {
+            source_port,
+            remote,
+        } = self.flow.protocol
+        else {
+            return false;
+        };
+        let uplink = policy.uplink.as_ref();
+        let uplink = uplink.filter(|u| u.device == self.flow.device.name);
+        uplink.is_some_and(|uplink| {
+            let sent_by = |hole: Hole| (hole.source_port, hole.remote) == (source_port, remote);
+            uplink.address == self.destination && uplink.endpoint.is_some_and(sent_by)
+        })
     }
 
     /// To the tunnel's address from outside the tunnel, or inside it from where nobody can be.

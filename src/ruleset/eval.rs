@@ -85,7 +85,19 @@ impl Match {
             Self::SourcePort(t, port) => ports(flow, *t).is_some_and(|(from, _)| from == *port),
             Self::DestinationPort(t, port) => ports(flow, *t).is_some_and(|(_, to)| to == *port),
             Self::WireGuard => flow.protocol.wireguard(),
-            Self::Reply | Self::Established | Self::EstablishedOrRelated => flow.reply,
+            Self::TooBig {
+                source_port,
+                remote,
+            } => {
+                flow.protocol
+                    == Protocol::TooBig {
+                        source_port: *source_port,
+                        remote: *remote,
+                    }
+            }
+            Self::Reply | Self::Related | Self::Established | Self::EstablishedOrRelated => {
+                flow.reply
+            }
             // A reply comes from the port that its connection was opened to.
             Self::OriginalDestinationPort(port) => flow
                 .protocol
@@ -122,7 +134,7 @@ fn carries(flow: &Flow) -> u8 {
     match flow.protocol {
         Protocol::Tcp { .. } => Transport::Tcp.number(),
         Protocol::Udp { .. } => Transport::Udp.number(),
-        Protocol::Icmp => 1,
+        Protocol::Icmp | Protocol::TooBig { .. } => 1,
         Protocol::Other(number) => number,
     }
 }

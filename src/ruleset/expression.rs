@@ -1,6 +1,8 @@
 //! A rule as the list of expressions that the kernel runs: loads into a register, comparisons,
 //! statements. Numbers are those of linux/netfilter/nf_tables.h.
 
+use std::net::SocketAddrV4;
+
 use ipnetwork::Ipv4Network;
 
 use super::attribute::{put, put_nested, put_str, put_u32};
@@ -62,6 +64,9 @@ pub(super) const IPV6: u8 = 10;
 /// `ETH_P_IP` and `ETH_P_ARP` (linux/if_ether.h).
 const ETHER_IP: u16 = 0x0800;
 const ETHER_ARP: u16 = 0x0806;
+
+/// `IPPROTO_ICMP`
+const ICMP: u8 = 1;
 
 /// `NF_CT_STATE_BIT` of established and related (linux/netfilter/nf_conntrack_common.h; the low bit is
 /// invalid).
@@ -131,6 +136,11 @@ impl List<'_> {
             Match::SourcePort(transport, port) => self.port(*transport, 0, *port),
             Match::DestinationPort(transport, port) => self.port(*transport, 2, *port),
             Match::WireGuard => self.wireguard(),
+            Match::TooBig {
+                source_port,
+                remote,
+            } => self.too_big(*source_port, *remote),
+            Match::Related => self.state(RELATED),
             Match::Reply => self.direction_reply(),
             Match::OriginalDestinationPort(port) => self.original_port(*port),
             Match::Established => self.state(ESTABLISHED),
@@ -294,6 +304,26 @@ impl List<'_> {
         self.compare(Cmp::Lte, &[4]);
         self.payload(Base::Transport, 9, 3);
         self.compare(Cmp::Eq, &[0; 3]);
+    }
+
+    /// Type 3, code 4, and what stands in the quoted packet at 9 (protocol), 16 (destination), 20 and 22
+    /// (ports), behind 8 bytes of ICMP.
+    fn too_big(&mut self, source_port: u16, remote: SocketAddrV4) {
+        self.meta(Meta::L4Proto, Cmp::Eq, &[ICMP]);
+        let udp = [Transport::Udp.number()];
+        let (ip, port) = (remote.ip().octets(), remote.port().to_be_bytes());
+        let quoted: [(u32, &[u8]); 5] = [
+            (0, &[3, 4]),
+            (17, &udp),
+            (24, &ip),
+            (28, &source_port.to_be_bytes()),
+            (30, &port),
+        ];
+        for (offset, value) in quoted {
+            // At most four bytes.
+            self.payload(Base::Transport, offset, value.len() as u32);
+            self.compare(Cmp::Eq, value);
+        }
     }
 
     fn ct(&mut self, key: Ct, direction: Option<u8>) {

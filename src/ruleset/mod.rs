@@ -1,7 +1,7 @@
 //! The policy in nftables terms: a small typed rule language with two renderings. `Display` is the
 //! text that `nft list ruleset` (1.0.6) prints, [`Ruleset::encode`] the netlink batch that loads it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::Ipv4Network;
 
@@ -12,6 +12,7 @@ pub mod attribute;
 mod encode;
 mod eval;
 mod expression;
+mod frames;
 mod rules;
 pub mod stored;
 mod text;
@@ -183,6 +184,18 @@ pub enum Match {
     /// `@th,64,8 1-4 @th,72,24 0`: the payload begins like a WireGuard message. Stands after a match on
     /// a UDP port.
     WireGuard,
+    /// `icmp type destination-unreachable icmp code frag-needed`, about a UDP datagram of ours: `@th,136,8 0x11
+    /// @th,192,32 0xc633640a @th,224,16 0x9c40 @th,240,16 0xca6c`, which are protocol, destination and ports of
+    /// the packet it quotes behind the 8 bytes of its own header (RFC 792). We send no IPv4 options, so the
+    /// quoted header has 20 bytes.
+    TooBig {
+        /// Source port of the datagram.
+        source_port: u16,
+        /// Where it was sent.
+        remote: SocketAddrV4,
+    },
+    /// `ct state related`
+    Related,
     /// `ct direction reply`
     Reply,
     /// `ct original proto-dst 8080`

@@ -5,10 +5,8 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 
-use super::{
-    Chain, End, Family, Hook, Kernel, LOG_EGRESS, LOG_OUTPUT, Match, PROTOCOLS, Rule, Ruleset,
-    Table,
-};
+use super::frames::{arp, egress};
+use super::{Chain, End, Family, Hook, Kernel, LOG_OUTPUT, Match, PROTOCOLS, Rule, Ruleset, Table};
 use crate::net::networks::{METADATA, MULTICAST, NOT_GLOBAL, masked};
 use crate::net::{IfName, Transport};
 use crate::policy::verdict::{
@@ -16,7 +14,7 @@ use crate::policy::verdict::{
 };
 use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
-const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 
 impl Ruleset {
     /// Permits loopback and nothing else. `devices` get an egress chain that drops every frame.
@@ -47,7 +45,7 @@ fn table(family: Family, chains: Vec<Chain>) -> Table {
     Table { family, chains }
 }
 
-fn chain(hook: Hook, rules: Vec<Rule>) -> Chain {
+pub(super) fn chain(hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain {
         hook,
         accept: hook == Hook::Prerouting,
@@ -66,11 +64,11 @@ fn rule<const N: usize>(reason: Reason, matches: [Match; N], end: End) -> Rule {
     }
 }
 
-fn accept<const N: usize>(reason: Reason, matches: [Match; N]) -> Rule {
+pub(super) fn accept<const N: usize>(reason: Reason, matches: [Match; N]) -> Rule {
     rule(reason, matches, End::Accept)
 }
 
-fn drop<const N: usize>(reason: Reason, matches: [Match; N]) -> Rule {
+pub(super) fn drop<const N: usize>(reason: Reason, matches: [Match; N]) -> Rule {
     rule(reason, matches, End::Drop)
 }
 
@@ -116,7 +114,7 @@ fn prerouting(policy: &Policy) -> Vec<Rule> {
     if let Some(uplink) = &policy.uplink {
         // Counted in `input`.
         let replies = hole_replies(uplink).into_iter();
-        rules.extend(replies.map(|rule| Rule {
+        rules.extend(replies.chain(too_big(uplink)).map(|rule| Rule {
             counted: false,
             ..rule
         }));
@@ -153,6 +151,10 @@ fn input(policy: &Policy) -> Vec<Rule> {
     ];
     if let Some(uplink) = &policy.uplink {
         rules.extend(hole_replies(uplink));
+        rules.extend(too_big(uplink).into_iter().map(|mut rule| {
+            rule.matches.push(Match::Related);
+            rule
+        }));
     }
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_input(tunnel));
@@ -185,6 +187,20 @@ fn hole_replies(uplink: &UplinkPolicy) -> Vec<Rule> {
         rules.push(from(hole, Reason::Resolver));
     }
     rules
+}
+
+/// A router on the way to the endpoint says that a datagram of ours is too long for it (RFC 1191). It may
+/// have any address. Connection tracking comes after `prerouting` looks, so `input` alone asks it.
+fn too_big(uplink: &UplinkPolicy) -> Option<Rule> {
+    uplink.endpoint.map(|hole| {
+        let about = Match::TooBig {
+            source_port: hole.source_port,
+            remote: hole.remote,
+        };
+        let to_us = Match::Destination(host(uplink.address));
+        let device = Match::In(uplink.device.clone());
+        accept(Reason::Endpoint, [device, to_us, about])
+    })
 }
 
 /// Replies, and the ports that are forwarded to us.
@@ -301,7 +317,7 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
 }
 
 /// Our own UDP flows. The same at `output` and at `egress`.
-fn holes(uplink: &UplinkPolicy) -> Vec<Rule> {
+pub(super) fn holes(uplink: &UplinkPolicy) -> Vec<Rule> {
     let to = |hole: &Hole, reason| {
         let matches = [
             Match::Out(uplink.device.clone()),
@@ -376,7 +392,7 @@ fn tunnel_output(tunnel: &TunnelPolicy, kernel: Kernel) -> Vec<Rule> {
 
 /// Answers to LAN clients, each with the port that was asked. Connection tracking does not exist at
 /// `egress`, so there address and port decide, after `output` has looked at the direction.
-fn lan_replies(uplink: &UplinkPolicy) -> Vec<(Rule, u16)> {
+pub(super) fn lan_replies(uplink: &UplinkPolicy) -> Vec<(Rule, u16)> {
     let replies = uplink.inbound.iter().map(|rule| {
         let device = Match::Out(uplink.device.clone());
         let from = Match::Source(host(uplink.address));
@@ -397,7 +413,7 @@ fn tracked((mut rule, port): (Rule, u16)) -> Rule {
     rule
 }
 
-fn lan_output(uplink: &UplinkPolicy) -> Vec<Rule> {
+pub(super) fn lan_output(uplink: &UplinkPolicy) -> Vec<Rule> {
     let rules = uplink.outbound.iter().map(|rule| {
         let device = Match::Out(uplink.device.clone());
         let from = Match::Source(host(uplink.address));
@@ -406,84 +422,4 @@ fn lan_output(uplink: &UplinkPolicy) -> Vec<Rule> {
         accept(Reason::LanOutbound, [device, from, to, port])
     });
     rules.collect()
-}
-
-/// The second layer: sees frames by AF_PACKET, which no chain above sees. Without a device there is
-/// nothing to hang a chain on.
-fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
-    let mut devices = devices.to_vec();
-    devices.sort();
-    devices.dedup();
-    if devices.is_empty() {
-        return Vec::new();
-    }
-    let log = kernel.modules.then_some(LOG_EGRESS);
-    let raw = |matches: &[Match]| Rule {
-        matches: matches.to_vec(),
-        log,
-        ..drop(Reason::Raw, [])
-    };
-    let mut rules = Vec::new();
-    if let Some(uplink) = &policy.uplink {
-        // The kernel cuts packets after `output`. Only the first part has ports; the others would be dropped
-        // below, and a part alone is of no use to whom it is sent.
-        rules.push(raw(&[Match::Fragment]));
-        let frame = |mut rule: Rule| {
-            rule.matches.extend([Match::NoOptions, Match::Ipv4Frame]);
-            rule
-        };
-        rules.extend(holes(uplink).into_iter().map(frame));
-        let replies = lan_replies(uplink).into_iter().map(|(rule, _)| rule);
-        let lan: Vec<_> = replies.chain(lan_output(uplink)).map(frame).collect();
-        if !lan.is_empty() {
-            rules.extend(never_to_the_lan(log));
-        }
-        rules.extend(lan);
-        let from_us = Match::ArpSource(uplink.address);
-        rules.push(accept(
-            Reason::Arp,
-            [Match::Out(uplink.device.clone()), from_us, Match::ArpFrame],
-        ));
-    }
-    rules.extend(PROTOCOLS.map(|(p, _)| raw(&[Match::Carries(p)])));
-    rules.push(raw(&[]));
-    vec![Chain {
-        devices,
-        ..chain(Hook::Egress, rules)
-    }]
-}
-
-/// What no exception opens. `output` has refused it already, but a raw frame has not been there.
-fn never_to_the_lan(log: Option<u16>) -> impl Iterator<Item = Rule> {
-    let ports = |ports: &'static [u16], reason| {
-        let both = move |port: &u16| TRANSPORTS.map(|t| (reason, Match::DestinationPort(t, *port)));
-        ports.iter().flat_map(both)
-    };
-    let networks = METADATA.map(|net| (Reason::Metadata, Match::Destination(net)));
-    let refused = [(Reason::Multicast, Match::Destination(MULTICAST))];
-    let refused = refused.into_iter().chain(networks);
-    let refused = refused.chain(ports(&DNS_PORTS, Reason::Dns));
-    let refused = refused.chain(ports(&MAPPING_PORTS, Reason::PortMapping));
-    refused.map(move |(reason, what)| Rule {
-        log,
-        ..drop(reason, [what])
-    })
-}
-
-/// Address resolution of our own address on the uplink, and of no other: a neighbour that asks for the
-/// tunnel's address gets no answer (audit finding MLLVD-CR-24-03).
-fn arp(policy: &Policy) -> Vec<Chain> {
-    let mut input = Vec::new();
-    let mut output = Vec::new();
-    if let Some(uplink) = &policy.uplink {
-        let device = || uplink.device.clone();
-        let (to, from) = (
-            Match::ArpDestination(uplink.address),
-            Match::ArpSource(uplink.address),
-        );
-        input.push(accept(Reason::Arp, [Match::In(device()), to]));
-        output.push(accept(Reason::Arp, [Match::Out(device()), from]));
-    }
-    output.push(drop(Reason::Arp, []));
-    vec![chain(Hook::Input, input), chain(Hook::Output, output)]
 }

@@ -117,6 +117,7 @@ fn connected_without_exceptions() {
         chain prerouting {
             type filter hook prerouting priority raw; policy accept;
             iifname "eth0" ip saddr 198.51.100.10 ip daddr 172.30.0.2 udp sport 51820 udp dport 40000 @th,64,8 0x1-0x4 @th,72,24 0x0 accept comment "endpoint"
+            iifname "eth0" ip daddr 172.30.0.2 icmp type destination-unreachable icmp code frag-needed @th,136,8 0x11 @th,192,32 0xc633640a @th,224,16 0x9c40 @th,240,16 0xca6c accept comment "endpoint"
             iifname != "lo" iifname != "tun0" ip daddr 10.64.0.2 counter drop comment "spoofed"
             iifname "tun0" ip saddr 10.64.0.2 counter drop comment "spoofed"
             iifname "tun0" ip saddr 127.0.0.0/8 counter drop comment "spoofed"
@@ -131,6 +132,7 @@ fn connected_without_exceptions() {
             iifname "lo" ip daddr 127.0.0.11 counter drop comment "docker-resolver"
             iifname "lo" accept comment "loopback"
             iifname "eth0" ip saddr 198.51.100.10 ip daddr 172.30.0.2 udp sport 51820 udp dport 40000 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
+            iifname "eth0" ip daddr 172.30.0.2 icmp type destination-unreachable icmp code frag-needed @th,136,8 0x11 @th,192,32 0xc633640a @th,224,16 0x9c40 @th,240,16 0xca6c ct state related counter accept comment "endpoint"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 ct state established,related counter accept comment "tunnel"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 tcp dport 6881 counter accept comment "forwarded-port"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 udp dport 6881 counter accept comment "forwarded-port"

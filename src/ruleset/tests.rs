@@ -59,7 +59,7 @@ fn hole() -> impl Strategy<Value = Hole> {
     (address(), port(), port()).prop_map(|(ip, remote, source_port)| Hole {
         mark: Fwmark(7),
         source_port,
-        remote: std::net::SocketAddrV4::new(ip, remote),
+        remote: SocketAddrV4::new(ip, remote),
     })
 }
 
@@ -110,6 +110,10 @@ fn protocol() -> impl Strategy<Value = Protocol> {
             wireguard,
         }),
         1 => Just(Protocol::Icmp),
+        2 => hole().prop_map(|hole| Protocol::TooBig {
+            source_port: hole.source_port,
+            remote: hole.remote,
+        }),
         1 => Just(Protocol::Other(47)),
     ]
 }
@@ -167,6 +171,27 @@ proptest! {
         let bare = Kernel { egress_hook: false, modules: false };
         let bare = Ruleset::of(&policy, &[], bare);
         prop_assert_eq!(bare.decide(&flow).accept, wanted.accept);
+    }
+
+    #[test]
+    fn a_router_is_heard_about_our_own_flow_and_no_other(uplink in uplink(), other in hole(), source in address(), related: bool) {
+        let own = uplink.endpoint;
+        let policy = Policy { uplink: Some(uplink), tunnel: None };
+        let ruleset = Ruleset::of(&policy, &[], Kernel::FULL);
+        for hole in [own.unwrap_or(other), other] {
+            let flow = Flow {
+                direction: Direction::In,
+                device: Device { name: "eth0".parse().unwrap(), kind: DeviceKind::Other },
+                source: source.into(),
+                destination: Ipv4Addr::new(172, 30, 0, 2).into(),
+                protocol: Protocol::TooBig { source_port: hole.source_port, remote: hole.remote },
+                mark: Fwmark(0),
+                reply: related,
+            };
+            let heard = related && own.is_some_and(|own| own == hole);
+            prop_assert_eq!(ruleset.decide(&flow).accept, heard);
+            prop_assert_eq!(verdict(&policy, &flow).accept, heard);
+        }
     }
 
     #[test]

@@ -111,6 +111,18 @@ impl fmt::Display for Match {
             Self::SourcePort(transport, port) => write!(f, "{transport} sport {port}"),
             Self::DestinationPort(transport, port) => write!(f, "{transport} dport {port}"),
             Self::WireGuard => f.write_str("@th,64,8 0x1-0x4 @th,72,24 0x0"),
+            Self::TooBig {
+                source_port,
+                remote,
+            } => {
+                let (ip, port) = (u32::from(*remote.ip()), remote.port());
+                write!(
+                    f,
+                    "icmp type destination-unreachable icmp code frag-needed @th,136,8 0x11 @th,192,32 {ip:#x} \
+                     @th,224,16 {source_port:#x} @th,240,16 {port:#x}"
+                )
+            }
+            Self::Related => f.write_str("ct state related"),
             Self::Reply => f.write_str("ct direction reply"),
             Self::OriginalDestinationPort(port) => write!(f, "ct original proto-dst {port}"),
             Self::Established => f.write_str("ct state established"),

@@ -233,6 +233,17 @@ pub fn set_up(name: &IfName) -> Result<(), RtnlError> {
     set(message, &format!("ip link set dev {name} up"))
 }
 
+/// Sets the MTU of a device, in bytes.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn set_mtu(name: &IfName, mtu: u16) -> Result<(), RtnlError> {
+    let mut message = flags(index(name)?, LinkFlags::empty());
+    message.header.change_mask = LinkFlags::empty();
+    message.attributes = vec![LinkAttribute::Mtu(mtu.into())];
+    set(message, &format!("ip link set dev {name} mtu {mtu}"))
+}
+
 /// Sets a device down. Never the tunnel: its routes would go with it.
 ///
 /// # Errors

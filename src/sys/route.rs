@@ -157,8 +157,11 @@ pub fn routes() -> Result<Vec<Route>, RouteError> {
     request.header.address_family = AddressFamily::Inet;
     let request = RouteNetlinkMessage::GetRoute(request);
     let entries = Rtnl::open()?.dump(&request, "ip -4 route show table all")?;
+    // What the kernel has learnt of the way to one host, its MTU, is listed too (`fib_dump_info_fnhe`,
+    // net/ipv4/route.c); removing that would remove the route it was learnt on.
+    let learnt = |message: &RouteMessage| message.header.flags.contains(RouteFlags::Cloned);
     let messages = entries.iter().filter_map(|entry| match entry {
-        RouteNetlinkMessage::NewRoute(message) => Some(message),
+        RouteNetlinkMessage::NewRoute(message) if !learnt(message) => Some(message),
         _ => None,
     });
     let routes = messages.flat_map(|message| decode_route(message, &devices));

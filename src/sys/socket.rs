@@ -64,9 +64,9 @@ pub fn udp(mark: Fwmark, port: u16) -> Result<(UdpSocket, u16), SocketError> {
         .map_err(at("create".to_owned()))?;
     let step = format!("mark {mark} (SO_MARK, takes the capability NET_ADMIN)");
     socket.set_mark(mark.0).map_err(at(step))?;
-    // The rules let no fragment out. What does not fit the device is refused (EMSGSIZE); a router on the way
-    // may cut, since the ICMP error that would tell us of a narrow path is not let in.
-    sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::INTERFACE)
+    // DF on each packet, and what does not fit the path is refused (EMSGSIZE): the rules let no fragment out, and
+    // a router that cannot pass a packet on says so (RFC 1191) instead of cutting it.
+    sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO)
         .map_err(|error| at("no fragments (IP_MTU_DISCOVER)".to_owned())(error.into()))?;
     grow(&socket);
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);

@@ -8,6 +8,7 @@ mod alarm;
 mod child;
 mod keep;
 mod ledger;
+mod mtu;
 mod namespace;
 mod permit;
 mod sensor;
@@ -174,6 +175,7 @@ async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden)
                     .await
             }
         },
+        ToWarden::PathMtu { remote, mtu } => namespace.path_is(remote, mtu),
         ToWarden::Block(reason) => namespace.block(reason),
         ToWarden::Unblock => namespace.unblock(),
         // The main loop answers it.

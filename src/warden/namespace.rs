@@ -81,6 +81,8 @@ pub(super) struct Namespace {
     /// The last uplink there was: a link that went down takes its routes with it.
     last_uplink: Option<Uplink>,
     pub(super) open: Option<Open>,
+    /// Bytes of the largest packet the tunnel device takes now.
+    pub(super) mtu: u16,
     /// The socket of a configured port, and the port.
     listening: Option<(UdpSocket, u16)>,
     pub(super) blocked: Option<BlockReason>,
@@ -102,6 +104,8 @@ pub(super) struct Open {
     pub(super) way: Way,
     socket: UdpSocket,
     pub(super) port: u16,
+    /// Bytes that fit the path, once the engine has found out.
+    pub(super) path: Option<u32>,
 }
 
 impl Namespace {
@@ -140,6 +144,7 @@ impl Namespace {
             resolv_conf,
             former_resolver,
             open: None,
+            mtu: config.tunnel.mtu,
             listening: None,
             blocked: None,
             untold: None,
@@ -154,6 +159,7 @@ impl Namespace {
         link::configure(&namespace.plan().tunnel)?;
         namespace.uplink = namespace.observe()?;
         namespace.last_uplink = namespace.uplink.clone();
+        namespace.keep_mtu();
         match &namespace.uplink {
             Some(uplink) => info!(device = %uplink.device, "uplink"),
             None => warn!("no uplink yet: no device has a default route"),
@@ -209,6 +215,7 @@ impl Namespace {
             self.settle_or_block();
             return Err(error.to_string());
         }
+        self.keep_mtu();
         Ok((way.map(Way::remote), socket))
     }
 
@@ -309,6 +316,7 @@ impl Namespace {
             }
         }
         self.keep_tunnel();
+        self.keep_mtu();
         self.verify();
         self.settle_or_block();
         self.hold_down();
@@ -327,6 +335,7 @@ impl Namespace {
         self.facts.passed = self.passed_counts.total();
         self.facts.uplink = self.uplink.clone();
         self.facts.mark = Some(self.mark);
+        self.facts.mtu = self.mtu;
         self.facts.watched = self.sensor.is_watching();
         self.facts.clone()
     }
@@ -368,7 +377,12 @@ impl Namespace {
             let kept = socket.try_clone().map_err(|error| error.to_string())?;
             self.listening = Some((kept, port));
         }
-        Ok(Open { way, socket, port })
+        Ok(Open {
+            way,
+            socket,
+            port,
+            path: None,
+        })
     }
 
     fn set_sysctls(&mut self) {

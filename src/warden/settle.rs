@@ -126,12 +126,14 @@ impl Namespace {
 
     /// What the kernel shall look like, the firewall aside.
     pub(super) fn plan(&self) -> Plan {
-        Plan::of(
+        let mut plan = Plan::of(
             &self.config,
             self.uplink.as_ref(),
             self.mark,
             self.hole().as_ref(),
-        )
+        );
+        plan.tunnel.mtu = self.mtu;
+        plan
     }
 
     fn replace(&mut self, ruleset: Ruleset) -> Result<(), ApplyError> {

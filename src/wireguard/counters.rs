@@ -24,6 +24,10 @@ pub enum DropReason {
     Rejected,
     /// The session has sent as many messages as it may.
     Exhausted,
+    /// A datagram that is too long for the path to the endpoint.
+    TooLong,
+    /// A router was congested, and the sender of the packet would not understand (RFC 6040).
+    Congestion,
     /// The kernel refused to send a datagram.
     Send,
     /// The kernel refused to take a packet from the TUN device.
@@ -32,7 +36,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order they are counted.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Disconnected,
         Self::NoSession,
         Self::NotIpv4,
@@ -42,6 +46,8 @@ impl DropReason {
         Self::NotTheEndpoint,
         Self::Rejected,
         Self::Exhausted,
+        Self::TooLong,
+        Self::Congestion,
         Self::Send,
         Self::Deliver,
     ];
@@ -58,6 +64,8 @@ impl DropReason {
             Self::NotTheEndpoint => "not_the_endpoint",
             Self::Rejected => "rejected",
             Self::Exhausted => "exhausted",
+            Self::TooLong => "too_long",
+            Self::Congestion => "congestion",
             Self::Send => "send",
             Self::Deliver => "deliver",
         }

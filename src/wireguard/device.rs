@@ -22,6 +22,13 @@ pub enum Event {
     Handshake,
     /// Handshakes have gone unanswered for 15 s. Told once for each silence; they go on.
     Silent,
+    /// What fits the path to the endpoint: at the start, and whenever it changes.
+    PathMtu {
+        /// The endpoint.
+        remote: SocketAddrV4,
+        /// Bytes of the longest IPv4 packet that arrives there, as far as is known.
+        mtu: u32,
+    },
     /// The data thread has ended. The text says why.
     Failed(String),
 }

@@ -1,5 +1,6 @@
 //! Which packets may become one, and the header of what they become.
 
+use super::checksum::Sum;
 use super::header::{
     IPV4, LONGEST_PACKET, Protocol, TCP, TCP_ACK, TCP_PSH, UDP, VIRTIO, Virtio, finish_ipv4,
     length, long, pseudo_header, set_word, word,
@@ -28,13 +29,14 @@ pub(super) fn pushed(protocol: Protocol, flags: u8) -> bool {
 }
 
 impl Flow {
-    /// What the packet could be part of; `None` if nothing, or if its checksum is wrong.
+    /// What the packet could be part of; `None` if nothing, or if a checksum is wrong.
     pub(super) fn of(packet: &[u8], joins: Joins) -> Option<Self> {
         let plain = packet.len() > IPV4 + UDP
             && packet[0] == 0x45
             && usize::from(word(packet, 2)) == packet.len()
             // Neither MF nor an offset: not a fragment.
-            && word(packet, 6) & 0x3fff == 0;
+            && word(packet, 6) & 0x3fff == 0
+            && Sum::default().bytes(&packet[..IPV4]).is_intact();
         if !plain {
             return None;
         }

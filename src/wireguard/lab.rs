@@ -54,7 +54,7 @@ fn tun(address: Ipv4Addr, vnet_hdr: bool) -> OwnedFd {
     file.into()
 }
 
-fn sockets() -> [(UdpSocket, SocketAddrV4); 2] {
+fn sockets<const N: usize>() -> [(UdpSocket, SocketAddrV4); N] {
     let make = || {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let SocketAddr::V4(address) = socket.local_addr().unwrap() else {
@@ -64,7 +64,7 @@ fn sockets() -> [(UdpSocket, SocketAddrV4); 2] {
     };
     let inside = thread::spawn(move || {
         enter_new_namespace();
-        [make(), make()]
+        std::array::from_fn(|_| make())
     });
     inside.join().unwrap()
 }
@@ -83,6 +83,17 @@ fn peer(own: u8, other: u8) -> PeerSetup {
 struct End {
     device: Device,
     events: Receiver<Event>,
+}
+
+impl End {
+    fn wait_handshake(&self) {
+        let told = |event: &Event| !matches!(event, Event::PathMtu { .. });
+        let next = || self.events.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(
+            std::iter::repeat_with(next).find(told),
+            Some(Event::Handshake)
+        );
+    }
 }
 
 fn end(address: Ipv4Addr, vnet_hdr: bool, offload: Offload) -> End {
@@ -115,6 +126,21 @@ fn read_bulk(stream: &mut TcpStream) {
 /// Sends bulk both ways between two devices; returns what the near one counted.
 fn bulk(near: (bool, Offload), far: (bool, Offload)) -> Snapshot {
     let [(near_socket, near_address), (far_socket, far_address)] = sockets();
+    bulk_by(
+        near,
+        far,
+        (near_socket, far_address),
+        (far_socket, near_address),
+    )
+}
+
+/// The same, with the socket and the endpoint of each.
+fn bulk_by(
+    near: (bool, Offload),
+    far: (bool, Offload),
+    (near_socket, far_address): (UdpSocket, SocketAddrV4),
+    (far_socket, near_address): (UdpSocket, SocketAddrV4),
+) -> Snapshot {
     let (ready, listening) = channel();
     let (finish, finished) = channel::<()>();
     let server = thread::spawn(move || {
@@ -134,7 +160,7 @@ fn bulk(near: (bool, Offload), far: (bool, Offload)) -> Snapshot {
         let end = end(NEAR, near.0, near.1);
         listening.recv().unwrap();
         end.device.connect(peer(1, 2), near_socket, far_address);
-        assert_eq!(end.events.recv_timeout(PATIENCE), Ok(Event::Handshake));
+        end.wait_handshake();
         let mut stream = TcpStream::connect((FAR, 9)).unwrap();
         write_bulk(&mut stream);
         read_bulk(&mut stream);
@@ -174,6 +200,86 @@ fn bulk_arrives_unchanged_in_every_mix_of_offloads() {
 }
 
 #[test]
+fn what_is_too_long_for_the_path_is_dropped_and_the_rest_still_leaves_in_batches() {
+    use super::udp::{Sender, prepare};
+    use std::rc::Rc;
+    let inside = thread::spawn(|| {
+        enter_new_namespace();
+        let [near, far] =
+            [(); 2].map(|()| Rc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()));
+        let SocketAddr::V4(remote) = far.local_addr().unwrap() else {
+            unreachable!("bound to an IPv4 address")
+        };
+        let (gso, _) = prepare(&near, true).unwrap();
+        let counters = std::sync::Arc::<super::counters::Counters>::default();
+        let mut sender = Sender::new(Rc::clone(&near), remote, gso, counters.clone());
+        // The sender has looked at the path before.
+        ip("link set lo mtu 1300");
+        for size in [1400, 1000, 1272, 1273] {
+            for _ in 0..10 {
+                sender.queue(&vec![7; size]);
+            }
+        }
+        sender.flush();
+        far.set_read_timeout(Some(PATIENCE)).unwrap();
+        for size in [1000, 1272] {
+            for _ in 0..10 {
+                assert_eq!(far.recv(&mut [0; 2000]).unwrap(), size);
+            }
+        }
+        let snapshot = counters.snapshot();
+        assert_eq!(dropped(&snapshot, DropReason::TooLong), 20);
+        assert_eq!(snapshot.offload_fallbacks, 0);
+        assert_eq!(sender.path.mtu(), Some(1300));
+    });
+    inside.join().unwrap();
+}
+
+/// Passes datagrams on one by one, and returns how many messages of sessions went by. Their counters (white
+/// paper, section 5.4.6) must rise in each session.
+fn pass_on(from: &UdpSocket, to: &UdpSocket, far: SocketAddrV4) -> u64 {
+    let mut last = std::collections::HashMap::new();
+    let (mut count, mut buffer) = (0, [0; 2000]);
+    from.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    while let Ok(len) = from.recv(&mut buffer) {
+        if buffer[0] == 4 {
+            let session: [u8; 4] = buffer[4..8].try_into().unwrap();
+            let counter = u64::from_le_bytes(buffer[8..16].try_into().unwrap());
+            let before = last.insert(session, counter);
+            assert!(
+                before.is_none_or(|before| before < counter),
+                "{before:?} {counter}"
+            );
+            count += 1;
+        }
+        to.send_to(&buffer[..len], far).unwrap();
+    }
+    count
+}
+
+#[test]
+fn no_packet_overtakes_another_within_a_session() {
+    let auto = (true, Offload::Auto);
+    for kinds in [(auto, auto), ((true, Offload::Off), (false, Offload::Off))] {
+        let [near, far, (left, left_address), (right, right_address)] = sockets();
+        let (near_address, far_address) = (near.1, far.1);
+        let (left_back, right_back) = (left.try_clone().unwrap(), right.try_clone().unwrap());
+        let out = thread::spawn(move || pass_on(&left, &right, far_address));
+        let back = thread::spawn(move || pass_on(&right_back, &left_back, near_address));
+        let snapshot = bulk_by(
+            kinds.0,
+            kinds.1,
+            (near.0, left_address),
+            (far.0, right_address),
+        );
+        // An old counter would be rejected as a replay.
+        assert_eq!(dropped(&snapshot, DropReason::Rejected), 0);
+        let least = (BULK / usize::from(MTU)) as u64;
+        assert!(out.join().unwrap() > least && back.join().unwrap() > least);
+    }
+}
+
+#[test]
 fn bursts_of_datagrams_arrive_unchanged_and_in_order() {
     const BURST: usize = 32;
     const ROUNDS: usize = 200;
@@ -198,7 +304,7 @@ fn bursts_of_datagrams_arrive_unchanged_and_in_order() {
         let end = end(NEAR, true, Offload::Auto);
         listening.recv().unwrap();
         end.device.connect(peer(1, 2), near_socket, far_address);
-        assert_eq!(end.events.recv_timeout(PATIENCE), Ok(Event::Handshake));
+        end.wait_handshake();
         let socket = UdpSocket::bind((NEAR, 0)).unwrap();
         socket.connect((FAR, 9)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -254,8 +360,10 @@ fn a_stranger_and_a_forbidden_address_are_not_heard() {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let nobody = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
-        near.device.connect(peer(1, 2), socket, nobody);
         let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // From now on the kernel would not let a stranger's in.
+        stranger.send_to(&[4, 0, 0, 0], address).unwrap();
+        near.device.connect(peer(1, 2), socket, nobody);
         let probe = UdpSocket::bind((NEAR, 0)).unwrap();
         ip("route add 198.51.100.0/24 dev tun0");
         let heard = |reason| dropped(&near.device.snapshot(), reason);
@@ -263,11 +371,12 @@ fn a_stranger_and_a_forbidden_address_are_not_heard() {
         while heard(DropReason::NotTheEndpoint) == 0
             || heard(DropReason::DestinationNotAllowed) == 0
         {
-            stranger.send_to(&[4, 0, 0, 0], address).unwrap();
             probe.send_to(b"probe", ("198.51.100.1", 9)).unwrap();
             assert!(std::time::Instant::now() < deadline);
         }
+        stranger.send_to(&[4, 0, 0, 0], address).unwrap();
         assert_eq!(heard(DropReason::Rejected), 0);
+        assert_eq!(heard(DropReason::NotTheEndpoint), 1);
         assert_eq!(near.device.snapshot().tx_packets, 0);
     });
     inside.join().unwrap();
@@ -308,7 +417,7 @@ fn the_same_keys_keep_the_session_and_others_do_not() {
         let end = end(NEAR, true, Offload::Auto);
         let [first, second, third] = sockets;
         end.device.connect(peer(1, 2), first, far_address);
-        assert_eq!(end.events.recv_timeout(PATIENCE), Ok(Event::Handshake));
+        end.wait_handshake();
         drop(finish);
         far.join().unwrap();
         let last = || end.device.snapshot().last_handshake;

@@ -9,7 +9,10 @@ mod checksum;
 mod coalesce;
 mod counters;
 mod device;
+mod ecn;
 mod flow;
+#[cfg(test)]
+mod fuzz;
 mod header;
 #[cfg(test)]
 mod packets;

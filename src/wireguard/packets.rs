@@ -8,6 +8,7 @@ pub(super) struct Packet {
     pub(super) protocol: Protocol,
     /// Tells flows apart: the last byte of the source address, and the source port.
     pub(super) flow: u8,
+    pub(super) tos: u8,
     pub(super) id: u16,
     pub(super) df: bool,
     pub(super) sequence: u32,
@@ -21,6 +22,7 @@ impl Packet {
         Self {
             protocol: Protocol::Tcp,
             flow: 1,
+            tos: 0,
             id: 7,
             df: true,
             sequence,
@@ -60,7 +62,7 @@ impl Packet {
         }
         transport.extend(&self.payload);
         let total = 20 + transport.len() as u16;
-        let mut packet = vec![0x45, 0];
+        let mut packet = vec![0x45, self.tos];
         packet.extend(total.to_be_bytes());
         packet.extend(self.id.to_be_bytes());
         packet.extend([

@@ -14,8 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::net::mtu;
+
 use super::counters::{Counters, DropReason};
 use super::device::Event;
+use super::ecn::Ecn;
 use super::peer::{Allowed, PeerSetup};
 use super::rx::Inward;
 use super::session::{SMALLEST_BUFFER, Session};
@@ -25,6 +28,9 @@ use super::udp::{self, Receiver, Sender};
 
 /// Bytes of the longest message of a timer: an initiation, or a sealed keepalive.
 const TIMER_MESSAGE: usize = SMALLEST_BUFFER;
+
+/// How often the kernel is asked what fits the path, for it may have forgotten a narrow one.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the thread is told.
 pub(super) enum Command {
@@ -83,11 +89,17 @@ pub(super) struct Link {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     socket: Rc<UdpSocket>,
+    /// When the kernel is asked for the path MTU again.
+    look: Instant,
+    /// The path MTU that was told last.
+    told: Option<u32>,
 }
 
 /// What the thread owns.
 pub(super) struct Loop<F> {
     tun: Tun,
+    /// The configured one.
+    mtu: u16,
     offload: bool,
     shared: Arc<Shared>,
     notify: F,
@@ -110,6 +122,7 @@ impl<F: Fn(Event)> Loop<F> {
             inward: Inward::new(&tun),
             link: None,
             tun,
+            mtu,
             offload,
             shared,
             notify,
@@ -162,10 +175,25 @@ impl<F: Fn(Event)> Loop<F> {
         let Some(link) = &mut self.link else {
             return;
         };
+        if now >= link.look {
+            link.look = now + LOOK;
+            link.sender.path.look();
+        }
+        let path = link.sender.path.mtu();
+        if path != link.told
+            && let Some(path) = path
+        {
+            link.told = Some(path);
+            self.outward.pad_to(mtu::inner(self.mtu, path));
+            (self.notify)(Event::PathMtu {
+                remote: link.remote,
+                mtu: path,
+            });
+        }
         if now >= link.session.deadline() {
             let slot = link.sender.slot(TIMER_MESSAGE);
             if let Some(size) = link.session.tick(now, slot) {
-                link.sender.commit(size);
+                link.sender.commit(size, Ecn::NotEct);
             }
             link.sender.flush();
         }
@@ -228,10 +256,12 @@ impl<F: Fn(Event)> Loop<F> {
             sender,
             receiver: Receiver::new(Rc::clone(&socket)),
             socket,
+            look: now,
+            told: None,
         });
         let slot = link.sender.slot(TIMER_MESSAGE);
         if let Some(size) = link.session.begin(now, slot) {
-            link.sender.commit(size);
+            link.sender.commit(size, Ecn::NotEct);
         }
         link.sender.flush();
         Ok(())

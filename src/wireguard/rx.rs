@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::coalesce::Coalescer;
 use super::counters::{Counters, DropReason};
+use super::ecn::{self, Ecn};
 use super::flow::Joins;
 use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
 use super::peer::Allowed;
@@ -53,7 +54,7 @@ impl Inward {
                 let slot = self.coalescer.slot(size, &mut write);
                 let opened = link.session.open(now, datagram, slot);
                 if let Opened::Packet(len) = opened {
-                    match admit(&slot[..len], &link.allowed) {
+                    match admit(&mut slot[..len], message.ecn, &link.allowed) {
                         Ok(()) => {
                             counters.rx_packets.add(1);
                             counters.rx_bytes.add(len as u64);
@@ -91,18 +92,20 @@ fn send_queued(now: Instant, link: &mut Link, counters: &Counters) {
             // With its padding: up to 15 bytes too many.
             counters.tx_bytes.add((size - OVERHEAD) as u64);
         }
-        link.sender.commit(size);
+        link.sender.commit(size, Ecn::NotEct);
     }
     link.sender.flush();
 }
 
-/// Whether the peer may send this inner packet.
-fn admit(packet: &[u8], allowed: &Allowed) -> Result<(), DropReason> {
+/// Whether the peer may send this inner packet, which learns what routers said of congestion.
+fn admit(packet: &mut [u8], outer: Ecn, allowed: &Allowed) -> Result<(), DropReason> {
     let (source, _) = addresses(packet).ok_or(DropReason::NotIpv4)?;
-    if allowed.contains(source) {
-        Ok(())
-    } else {
+    if !allowed.contains(source) {
         Err(DropReason::SourceNotAllowed)
+    } else if !ecn::pass_on(outer, packet) {
+        Err(DropReason::Congestion)
+    } else {
+        Ok(())
     }
 }
 
@@ -117,7 +120,8 @@ fn deliver(tun: &Tun, packet: &mut [u8], counters: &Counters) -> bool {
     };
     let virtio = Virtio::decode(header);
     let joined = matches!(virtio, Ok(virtio) if virtio.segments.is_some());
-    if !joined || error.raw_os_error() != Some(libc::EINVAL) {
+    let refused = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO));
+    if !joined || !refused {
         counters.dropped(DropReason::Deliver, 1);
         return true;
     }
@@ -133,4 +137,86 @@ fn deliver(tun: &Tun, packet: &mut [u8], counters: &Counters) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::super::packets::Packet;
+    use super::super::tun::Features;
+    use super::*;
+
+    /// A device that takes packets, and what they arrive at.
+    fn tun(refuses: Option<libc::c_int>) -> (Tun, UnixDatagram) {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let features = Features {
+            vnet_hdr: true,
+            tcp: true,
+            udp: true,
+        };
+        let fd = OwnedFd::from(near);
+        (Tun::stand_in(fd, features, refuses), far)
+    }
+
+    fn joined(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut written = Vec::new();
+        let mut write = |packet: &mut [u8]| written.push(packet.to_vec());
+        let mut coalescer = Coalescer::new(Joins {
+            tcp: true,
+            udp: true,
+        });
+        for packet in packets {
+            let slot = coalescer.slot(packet.len() + OVERHEAD, &mut write);
+            slot[..packet.len()].copy_from_slice(packet);
+            coalescer.accept(packet.len(), &mut write);
+        }
+        coalescer.flush(&mut write);
+        written
+    }
+
+    #[test]
+    fn a_superpacket_the_kernel_will_not_take_is_delivered_packet_by_packet() {
+        let numbered = |n: u16| Packet {
+            id: n,
+            ..Packet::tcp(u32::from(n) * 100, 100)
+        };
+        let packets: Vec<_> = (0..9).map(|n| numbered(n).build()).collect();
+        let [mut superpacket] = joined(&packets).try_into().unwrap();
+        for errno in [libc::EINVAL, libc::EIO] {
+            let (device, far) = tun(Some(errno));
+            let counters = Counters::default();
+            assert!(!deliver(&device, &mut superpacket.clone(), &counters));
+            let mut buffer = [0; 2000];
+            for packet in &packets {
+                let len = far.recv(&mut buffer).unwrap();
+                assert_eq!(buffer[..VIRTIO], [0; VIRTIO]);
+                assert_eq!(buffer[VIRTIO..len], packet[..]);
+            }
+            assert!(far.recv(&mut buffer).is_err());
+            assert_eq!(counters.snapshot().offload_fallbacks, 1);
+            assert!(counters.snapshot().dropped().all(|(_, count)| count == 0));
+        }
+        // One that takes it gets it whole.
+        let (device, far) = tun(None);
+        let counters = Counters::default();
+        assert!(deliver(&device, &mut superpacket, &counters));
+        assert_eq!(far.recv(&mut [0; 2000]).unwrap(), superpacket.len());
+        assert_eq!(counters.snapshot().offload_fallbacks, 0);
+    }
+
+    #[test]
+    fn what_is_refused_for_another_reason_is_lost_and_counted() {
+        let packets = [Packet::tcp(0, 100).build(), Packet::tcp(100, 100).build()];
+        let [mut superpacket] = joined(&packets).try_into().unwrap();
+        let (device, far) = tun(Some(libc::ENOBUFS));
+        let counters = Counters::default();
+        assert!(deliver(&device, &mut superpacket, &counters));
+        assert!(far.recv(&mut [0; 2000]).is_err());
+        let dropped = counters.snapshot().dropped().find(|(_, count)| *count > 0);
+        assert_eq!(dropped, Some((DropReason::Deliver, 1)));
+        assert_eq!(counters.snapshot().offload_fallbacks, 0);
+    }
 }

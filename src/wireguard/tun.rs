@@ -68,13 +68,30 @@ pub fn features(fd: BorrowedFd<'_>, wanted: bool) -> io::Result<Features> {
 pub(super) struct Tun {
     fd: OwnedFd,
     pub(super) features: Features,
+    /// Superpackets are refused, as some kernels do.
+    #[cfg(test)]
+    pub(super) refuses: Option<libc::c_int>,
 }
 
 impl Tun {
     pub(super) fn new(fd: OwnedFd, offload: bool) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let features = features(fd.as_fd(), offload)?;
-        Ok(Self { fd, features })
+        Ok(Self {
+            fd,
+            features,
+            #[cfg(test)]
+            refuses: None,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn stand_in(fd: OwnedFd, features: Features, refuses: Option<libc::c_int>) -> Self {
+        Self {
+            fd,
+            features,
+            refuses,
+        }
     }
 
     /// Reads one packet behind its virtio header, which is all zero where the device has none. `None`
@@ -91,6 +108,10 @@ impl Tun {
 
     /// Writes one packet behind its virtio header.
     pub(super) fn write(&self, packet: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(errno) = self.refuses.filter(|_| packet[1] != 0) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         let skipped = if self.features.vnet_hdr { 0 } else { VIRTIO };
         rustix::io::write(&self.fd, &packet[skipped..])?;
         Ok(())

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::counters::{Counters, DropReason};
+use super::ecn::Ecn;
 use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
 use super::run::Link;
 use super::session::{OVERHEAD, PADDING, SMALLEST_BUFFER, Sealed};
@@ -25,6 +26,11 @@ impl Outward {
             buffer: vec![0; VIRTIO + LONGEST_PACKET + PADDING].into(),
             mtu: mtu.into(),
         }
+    }
+
+    /// Packets are padded to no more than this many bytes from now on.
+    pub(super) fn pad_to(&mut self, mtu: u16) {
+        self.mtu = mtu.into();
     }
 
     /// Sends what the TUN device has queued, up to one full send. False means that it has no more.
@@ -77,6 +83,7 @@ impl Outward {
         if !link.allowed.contains(destination) {
             return counters.dropped(DropReason::DestinationNotAllowed, 1);
         }
+        let ecn = Ecn::of(buffer[1]);
         let segments =
             Virtio::decode(header).and_then(|virtio| Segments::new(virtio, &mut buffer[..len]));
         let Ok(mut segments) = segments else {
@@ -89,11 +96,11 @@ impl Outward {
             let buffer = &mut buffer[packet.start..];
             match link.session.seal(now, buffer, size, self.mtu, slot) {
                 Sealed::Send(message) => {
-                    link.sender.commit(message);
+                    link.sender.commit(message, ecn);
                     counters.tx_packets.add(1);
                     counters.tx_bytes.add(size as u64);
                 }
-                Sealed::Ask(message) => link.sender.commit(message),
+                Sealed::Ask(message) => link.sender.commit(message, Ecn::NotEct),
                 // Counted when they leave, or when they are given up.
                 Sealed::Queued => {}
                 Sealed::Exhausted => counters.dropped(DropReason::Exhausted, 1),

@@ -8,9 +8,12 @@ use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
+mod path;
 mod receive;
 mod send;
 
+use super::ecn::Ecn;
+use path::Path;
 pub(super) use receive::Receiver;
 pub(super) use send::Sender;
 
@@ -31,6 +34,8 @@ pub(super) fn prepare(socket: &UdpSocket, offload: bool) -> io::Result<(bool, bo
     if sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BUFFER).is_err() {
         let _ = sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER);
     }
+    // The congestion that routers tell of; without it packets inside tell of none.
+    let _ = sockopt::set_ip_recvtos(socket, true);
     // A size of 0 sets nothing; the kernel that knows the option takes it.
     let gso = offload && set(socket, libc::UDP_SEGMENT, 0).is_ok();
     let gro = set(socket, libc::UDP_GRO, offload.into()).is_ok() && offload;
@@ -49,47 +54,83 @@ fn set(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -> io::Resul
     Ok(())
 }
 
-/// One control message that carries a segment size, aligned as the kernel wants it.
+/// One control message with a small value, in as many bytes as the kernel gives it (`CMSG_SPACE`): an
+/// array of them is a buffer for several.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Control {
     header: libc::cmsghdr,
-    /// A `u16` when sent, an `int` when received.
-    value: [u8; 8],
+    value: [u8; size_of::<usize>()],
 }
 
-impl Control {
-    fn segment(size: u16) -> Self {
-        let mut value = [0; 8];
-        value[..2].copy_from_slice(&size.to_ne_bytes());
-        Self {
-            header: libc::cmsghdr {
-                cmsg_len: (size_of::<libc::cmsghdr>() + 2) as _,
-                cmsg_level: libc::SOL_UDP,
-                cmsg_type: libc::UDP_SEGMENT,
-            },
-            value,
-        }
-    }
+/// What is said beside a datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Beside {
+    /// Bytes of each datagram but the last, where there are several.
+    segment: Option<usize>,
+    ecn: Ecn,
+}
 
+/// Room for both.
+type Controls = [Control; 2];
+
+impl Control {
     const EMPTY: Self = Self {
         header: libc::cmsghdr {
             cmsg_len: 0,
             cmsg_level: 0,
             cmsg_type: 0,
         },
-        value: [0; 8],
+        value: [0; size_of::<usize>()],
     };
 
-    /// The size in a received message; `None` if it is another one, or none.
-    fn joined(&self, len: usize) -> Option<usize> {
-        let is_gro = len >= size_of::<libc::cmsghdr>() + 4
-            && self.header.cmsg_level == libc::SOL_UDP
-            && self.header.cmsg_type == libc::UDP_GRO;
-        let [a, b, c, d, ..] = self.value;
-        let size = i32::from_ne_bytes([a, b, c, d]);
-        usize::try_from(size)
-            .ok()
-            .filter(|size| is_gro && *size > 0)
+    fn new<const N: usize>(level: libc::c_int, kind: libc::c_int, bytes: [u8; N]) -> Self {
+        let mut control = Self::EMPTY;
+        control.header.cmsg_len = (size_of::<libc::cmsghdr>() + N) as _;
+        control.header.cmsg_level = level;
+        control.header.cmsg_type = kind;
+        control.value[..N].copy_from_slice(&bytes);
+        control
+    }
+}
+
+impl Beside {
+    /// What to tell the kernel: so many messages of the array.
+    fn encode(self) -> (Controls, usize) {
+        let mut controls = [Control::EMPTY; 2];
+        let mut count = 0;
+        let mut put = |control| {
+            controls[count] = control;
+            count += 1;
+        };
+        if let Some(size) = self.segment {
+            // No datagram is longer than 65507 bytes.
+            let size = (size as u16).to_ne_bytes();
+            put(Control::new(libc::SOL_UDP, libc::UDP_SEGMENT, size));
+        }
+        if self.ecn != Ecn::NotEct {
+            let tos = libc::c_int::from(self.ecn as u8).to_ne_bytes();
+            put(Control::new(libc::SOL_IP, libc::IP_TOS, tos));
+        }
+        (controls, count)
+    }
+
+    /// What the kernel has told in `len` bytes.
+    fn decode(controls: &Controls, len: usize) -> Self {
+        let mut beside = Self::default();
+        for control in &controls[..(len / size_of::<Control>()).min(controls.len())] {
+            let [a, b, c, d, ..] = control.value;
+            match (control.header.cmsg_level, control.header.cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = usize::try_from(i32::from_ne_bytes([a, b, c, d]));
+                    beside.segment = size.ok().filter(|size| *size > 0);
+                }
+                // One byte.
+                (libc::SOL_IP, libc::IP_TOS) => beside.ecn = Ecn::of(a),
+                _ => {}
+            }
+        }
+        beside
     }
 }
 
@@ -179,6 +220,31 @@ mod tests {
             ends.send(&datagrams());
             assert!(ends.receive(150) == datagrams(), "offload {offload}");
             assert_eq!(ends.counters.snapshot().offload_fallbacks, 0);
+        }
+    }
+
+    #[test]
+    fn a_batch_tells_of_congestion_packet_by_packet() {
+        use Ecn::{Ce, Ect0, NotEct};
+        let marks = [NotEct, NotEct, Ect0, Ect0, Ect0, Ce, NotEct, Ect0];
+        for offload in [true, false] {
+            let mut ends = ends(offload);
+            for ecn in marks {
+                ends.sender.slot(1000)[..1000].fill(ecn as u8);
+                ends.sender.commit(1000, ecn);
+            }
+            ends.sender.flush();
+            let mut heard = Vec::new();
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while heard.len() < marks.len() && Instant::now() < deadline {
+                for message in ends.receiver.receive().into_iter().flatten() {
+                    for datagram in message.data.chunks(message.segment) {
+                        assert_eq!(datagram, vec![message.ecn as u8; 1000]);
+                        heard.push(message.ecn);
+                    }
+                }
+            }
+            assert_eq!(heard, marks);
         }
     }
 

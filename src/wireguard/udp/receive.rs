@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use super::{Control, sockaddr};
+use super::super::ecn::Ecn;
+use super::{Beside, Control, Controls, sockaddr};
 
 /// Datagrams, or joined datagrams, of one receive.
 const MOST_MESSAGES: usize = 32;
@@ -19,6 +20,8 @@ pub(in crate::wireguard) struct Message<'a> {
     pub(in crate::wireguard) data: &'a [u8],
     /// Bytes of each datagram but the last; never 0.
     pub(in crate::wireguard) segment: usize,
+    /// What routers said of congestion, of all of them.
+    pub(in crate::wireguard) ecn: Ecn,
 }
 
 /// Buffers for datagrams on their way in.
@@ -26,7 +29,7 @@ pub(in crate::wireguard) struct Receiver {
     socket: Rc<UdpSocket>,
     buffer: Box<[u8]>,
     names: Vec<libc::sockaddr_in>,
-    controls: Vec<Control>,
+    controls: Vec<Controls>,
     received: Vec<(usize, usize)>,
     /// Messages the next call asks for: one when they are long, so that they stay in the cache.
     want: usize,
@@ -40,7 +43,7 @@ impl Receiver {
             // The kernel provides the pages when they are first written to.
             buffer: vec![0; MOST_MESSAGES * BUFFER].into(),
             names: vec![nobody; MOST_MESSAGES],
-            controls: (0..MOST_MESSAGES).map(|_| Control::EMPTY).collect(),
+            controls: vec![[Control::EMPTY; 2]; MOST_MESSAGES],
             received: Vec::with_capacity(MOST_MESSAGES),
             want: MOST_MESSAGES,
         }
@@ -71,7 +74,7 @@ impl Receiver {
             header.msg_iov = part;
             header.msg_iovlen = 1;
             header.msg_control = (&raw mut *control).cast();
-            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_controllen = size_of::<Controls>() as _;
         }
         let pointer = messages.as_mut_ptr().cast();
         let null = std::ptr::null_mut();
@@ -102,13 +105,17 @@ impl Receiver {
         let buffers = self.buffer.chunks_exact(BUFFER);
         let meta = self.names.iter().zip(&self.controls);
         let all = self.received.iter().zip(buffers).zip(meta);
-        all.map(|(((len, control_len), data), (name, control))| Message {
-            from: SocketAddrV4::new(
-                Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr)),
-                u16::from_be(name.sin_port),
-            ),
-            data: &data[..*len],
-            segment: control.joined(*control_len).unwrap_or(BUFFER),
+        all.map(|(((len, control_len), data), (name, controls))| {
+            let Beside { segment, ecn } = Beside::decode(controls, *control_len);
+            Message {
+                from: SocketAddrV4::new(
+                    Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr)),
+                    u16::from_be(name.sin_port),
+                ),
+                data: &data[..*len],
+                segment: segment.unwrap_or(BUFFER),
+                ecn,
+            }
         })
     }
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::super::counters::{Counters, DropReason};
-use super::{Control, sockaddr};
+use super::super::ecn::Ecn;
+use super::{Beside, Control, Controls, Path, sockaddr};
 
 /// Segments of one send (`UDP_MAX_SEGMENTS`, include/linux/udp.h, before Linux 6.9).
 const MOST_SEGMENTS: usize = 64;
@@ -29,12 +30,17 @@ const CAPACITY: usize = 2 * 64 * 1024;
 /// How long a full send buffer is waited for before the batch is dropped.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// How often a batch is sent again because of what was wrong with an earlier one.
+const TRIES: u32 = 3;
+
 /// Datagrams of equal size that stand one after the other in the batch; the last may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     start: usize,
     end: usize,
     segment: usize,
+    /// One control message tells it for all of them.
+    ecn: Ecn,
 }
 
 impl Run {
@@ -42,10 +48,27 @@ impl Run {
         (self.end - self.start).div_ceil(self.segment)
     }
 
-    /// Whether a datagram of `size` bytes may follow.
-    fn takes(self, size: usize) -> bool {
+    /// The datagrams of one size, and the shorter one after them, if there is one.
+    fn split_last(self) -> Option<(Self, Self)> {
+        let last = (self.end - self.start) % self.segment;
+        if last == 0 || self.end - self.start < self.segment {
+            return None;
+        }
+        let at = self.end - last;
+        let rest = Self { end: at, ..self };
+        let last = Self {
+            start: at,
+            segment: last,
+            ..self
+        };
+        Some((rest, last))
+    }
+
+    /// Whether such a datagram may follow.
+    fn takes(self, size: usize, ecn: Ecn) -> bool {
         let len = self.end - self.start;
-        size <= self.segment
+        ecn == self.ecn
+            && size <= self.segment
             && len.is_multiple_of(self.segment)
             && len + size <= LONGEST
             && self.datagrams() < MOST_SEGMENTS
@@ -56,6 +79,7 @@ impl Run {
 pub(in crate::wireguard) struct Sender {
     socket: Rc<UdpSocket>,
     remote: SocketAddrV4,
+    pub(in crate::wireguard) path: Path,
     counters: Arc<Counters>,
     buffer: Box<[u8]>,
     end: usize,
@@ -75,6 +99,7 @@ impl Sender {
         counters: Arc<Counters>,
     ) -> Self {
         Self {
+            path: Path::new(Rc::clone(&socket), remote),
             socket,
             remote,
             counters,
@@ -102,48 +127,58 @@ impl Sender {
     }
 
     /// The slot holds a datagram of `size` bytes, which is more than none.
-    pub(in crate::wireguard) fn commit(&mut self, size: usize) {
+    pub(in crate::wireguard) fn commit(&mut self, size: usize, ecn: Ecn) {
         let end = self.end + size;
         match self.runs.last_mut() {
-            Some(run) if run.takes(size) => run.end = end,
+            Some(run) if run.takes(size, ecn) => run.end = end,
             Some(_) | None => self.runs.push(Run {
                 start: self.end,
                 end,
                 segment: size,
+                ecn,
             }),
         }
         self.end = end;
         self.datagrams += 1;
     }
 
-    /// Adds a datagram to the batch.
+    /// Adds a datagram of our own to the batch.
     pub(in crate::wireguard) fn queue(&mut self, datagram: &[u8]) {
         let slot = self.slot(datagram.len());
         slot[..datagram.len()].copy_from_slice(datagram);
-        self.commit(datagram.len());
+        self.commit(datagram.len(), Ecn::NotEct);
     }
 
     /// Sends the batch.
     pub(in crate::wireguard) fn flush(&mut self) {
         let mut first = 0;
+        let mut tries = TRIES;
         while self.gso && first < self.runs.len() {
-            let sent = self.send(&self.runs[first..], true);
-            match sent {
+            match self.send(&self.runs[first..], true) {
                 Ok(sent) => first += sent,
-                Err(Refusal::Offload) => {
-                    // The device cannot complete checksums (EIO), or a segment does not fit it (EINVAL).
-                    self.gso = false;
-                    self.counters.offload_fallbacks.add(1);
-                    self.counters.udp_gso.store(false, Ordering::Relaxed);
-                }
-                Err(Refusal::Datagram) => {
-                    self.give_up(&self.runs[first..=first]);
-                    first += 1;
-                }
-                Err(Refusal::Full) => {
-                    self.give_up(&self.runs[first..]);
-                    first = self.runs.len();
-                }
+                Err(refusal) => match self.judge(refusal, self.runs[first].segment, &mut tries) {
+                    Remedy::Again => {}
+                    Remedy::Uncut => {
+                        self.gso = false;
+                        self.counters.offload_fallbacks.add(1);
+                        self.counters.udp_gso.store(false, Ordering::Relaxed);
+                    }
+                    Remedy::Skip(reason) => match self.runs[first].split_last() {
+                        // What is shorter may fit.
+                        Some((rest, last)) => {
+                            self.give_up(reason, &[rest]);
+                            self.runs[first] = last;
+                        }
+                        None => {
+                            self.give_up(reason, &self.runs[first..=first]);
+                            first += 1;
+                        }
+                    },
+                    Remedy::Stop => {
+                        self.give_up(DropReason::Send, &self.runs[first..]);
+                        first = self.runs.len();
+                    }
+                },
             }
         }
         if first < self.runs.len() {
@@ -162,35 +197,65 @@ impl Sender {
             let mut start = run.start;
             while start < run.end {
                 let end = run.end.min(start + run.segment);
-                let segment = end - start;
                 single.push(Run {
                     start,
                     end,
-                    segment,
+                    segment: end - start,
+                    ecn: run.ecn,
                 });
                 start = end;
             }
         }
         let mut first = 0;
+        let mut tries = TRIES;
         while first < single.len() {
             match self.send(&single[first..], false) {
                 Ok(sent) => first += sent,
-                Err(Refusal::Offload | Refusal::Datagram) => {
-                    self.give_up(&single[first..=first]);
-                    first += 1;
-                }
-                Err(Refusal::Full) => {
-                    self.give_up(&single[first..]);
-                    break;
-                }
+                Err(refusal) => match self.judge(refusal, single[first].segment, &mut tries) {
+                    Remedy::Again => {}
+                    Remedy::Uncut => {
+                        self.give_up(DropReason::Send, &single[first..=first]);
+                        first += 1;
+                    }
+                    Remedy::Skip(reason) => {
+                        self.give_up(reason, &single[first..=first]);
+                        first += 1;
+                    }
+                    Remedy::Stop => {
+                        self.give_up(DropReason::Send, &single[first..]);
+                        break;
+                    }
+                },
             }
         }
         self.single = single;
     }
 
-    fn give_up(&self, runs: &[Run]) {
+    /// What to do about a refused run with datagrams of `size` bytes.
+    fn judge(&mut self, refusal: Refusal, size: usize, tries: &mut u32) -> Remedy {
+        // Before Linux 6.13 a run that is too long for the path is refused like one that cannot be cut.
+        if matches!(refusal, Refusal::Offload | Refusal::Length) {
+            self.path.look();
+            if !self.path.fits(size) {
+                return Remedy::Skip(DropReason::TooLong);
+            }
+        }
+        match refusal {
+            Refusal::Full => Remedy::Stop,
+            Refusal::Other => Remedy::Skip(DropReason::Send),
+            Refusal::Offload => Remedy::Uncut,
+            // It fits by now, or the refusal was about another datagram.
+            Refusal::Length | Refusal::Earlier if *tries > 0 => {
+                *tries -= 1;
+                Remedy::Again
+            }
+            Refusal::Length | Refusal::Earlier => Remedy::Skip(DropReason::Send),
+        }
+    }
+
+    fn give_up(&self, reason: DropReason, runs: &[Run]) {
         let datagrams: usize = runs.iter().map(|run| run.datagrams()).sum();
-        self.counters.dropped(DropReason::Send, datagrams as u64);
+        self.counters.dropped(reason, datagrams as u64);
     }
 
     /// Sends runs, each with one entry of one system call. Returns how many were sent, which is at least one.
@@ -199,7 +264,7 @@ impl Sender {
         let count = runs.len().min(MOST_SEGMENTS);
         let mut parts: [mem::MaybeUninit<libc::iovec>; MOST_SEGMENTS] =
             [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
-        let mut controls: [mem::MaybeUninit<Control>; MOST_SEGMENTS] =
+        let mut controls: [mem::MaybeUninit<Controls>; MOST_SEGMENTS] =
             [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
         let mut messages: [mem::MaybeUninit<libc::mmsghdr>; MOST_SEGMENTS] =
             [const { mem::MaybeUninit::uninit() }; MOST_SEGMENTS];
@@ -212,15 +277,21 @@ impl Sender {
             // SAFETY: zeros are a valid `mmsghdr`: null pointers and no lengths.
             let message = messages[i].write(unsafe { mem::zeroed::<libc::mmsghdr>() });
             let header = &mut message.msg_hdr;
-            header.msg_name = (&raw mut name).cast();
-            header.msg_namelen = size_of_val(&name) as libc::socklen_t;
+            if !self.path.is_connected() {
+                header.msg_name = (&raw mut name).cast();
+                header.msg_namelen = size_of_val(&name) as libc::socklen_t;
+            }
             header.msg_iov = part;
             header.msg_iovlen = 1;
-            if gso && data.len() > run.segment {
-                // No longer than LONGEST.
-                let control = controls[i].write(Control::segment(run.segment as u16));
-                header.msg_control = (&raw mut *control).cast();
-                header.msg_controllen = size_of::<Control>() as _;
+            let beside = Beside {
+                segment: (gso && data.len() > run.segment).then_some(run.segment),
+                ecn: run.ecn,
+            };
+            if beside != Beside::default() {
+                let (encoded, count) = beside.encode();
+                let encoded = controls[i].write(encoded);
+                header.msg_control = encoded.as_mut_ptr().cast();
+                header.msg_controllen = (count * size_of::<Control>()) as _;
             }
         }
         let pointer = messages.as_mut_ptr().cast();
@@ -235,21 +306,37 @@ impl Sender {
                 Some(libc::EINTR) => {}
                 Some(libc::EAGAIN) if writable(&self.socket) => {}
                 Some(libc::EAGAIN) => return Err(Refusal::Full),
-                Some(libc::EIO | libc::EINVAL) => return Err(Refusal::Offload),
-                _ => return Err(Refusal::Datagram),
+                Some(libc::EIO | libc::EINVAL) if gso => return Err(Refusal::Offload),
+                Some(libc::EMSGSIZE) => return Err(Refusal::Length),
+                Some(libc::ECONNREFUSED) => return Err(Refusal::Earlier),
+                _ => return Err(Refusal::Other),
             }
         }
     }
 }
 
 /// Why a send did not happen.
+#[derive(Clone, Copy)]
 enum Refusal {
-    /// The kernel does not cut after all.
+    /// The device cannot complete checksums (EIO), or a segment does not fit it (EINVAL).
     Offload,
-    /// This one cannot be sent: no route, refused by the firewall, too long.
-    Datagram,
+    /// Too long, or a router said so of an earlier datagram.
+    Length,
+    /// An earlier datagram found nobody.
+    Earlier,
     /// The send buffer stayed full.
     Full,
+    /// No route; refused by the firewall.
+    Other,
+}
+
+/// What is done about it.
+enum Remedy {
+    Again,
+    /// Without offload, from now on.
+    Uncut,
+    Skip(DropReason),
+    Stop,
 }
 
 /// Waits until the socket takes more; false when it does not.
@@ -268,7 +355,7 @@ mod tests {
         let remote = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9);
         let mut sender = Sender::new(Rc::new(socket), remote, true, Arc::default());
         for size in sizes {
-            sender.commit(*size);
+            sender.commit(*size, Ecn::NotEct);
         }
         sender.runs.iter().map(|run| run.datagrams()).collect()
     }

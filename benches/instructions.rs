@@ -1,0 +1,189 @@
+//! Work for callgrind to count, in packets. `scripts/bench --instructions` runs each kind twice with different
+//! numbers; the difference is the work itself, whatever the machine's mood. Without words, or with those
+//! that cargo adds, it does a little of each.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    reason = "parts of the data plane, as they are"
+)]
+
+use std::env;
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use boringtun::x25519;
+use vpngw::config::{PublicKey, Secret};
+use vpngw::wireguard::PeerSetup;
+use vpngw::wireguard::session::{OVERHEAD, Opened, PADDING, SMALLEST_BUFFER, Sealed, Session};
+
+#[path = "../src/wireguard/checksum.rs"]
+mod checksum;
+#[path = "../src/wireguard/coalesce.rs"]
+mod coalesce;
+#[path = "../src/wireguard/flow.rs"]
+mod flow;
+#[path = "../src/wireguard/header.rs"]
+mod header;
+#[path = "../src/wireguard/packets.rs"]
+mod packets;
+#[path = "../src/wireguard/split.rs"]
+mod split;
+
+mod session {
+    pub use vpngw::wireguard::session::OVERHEAD;
+}
+
+use coalesce::Coalescer;
+use flow::Joins;
+use header::{Protocol, Virtio};
+use packets::Packet;
+use split::Segments;
+
+const MTU: usize = 1420;
+const ROOM: usize = MTU + PADDING + OVERHEAD + SMALLEST_BUFFER;
+/// Payload of a TCP segment with timestamps, and of a datagram, at that MTU.
+const SEGMENT: usize = 1368;
+const DATAGRAM: usize = 1392;
+/// Packets of one superpacket.
+const BURST: usize = 40;
+
+/// A kind of work: its name, and what does it to so many packets.
+type Work = (&'static str, fn(usize));
+
+const ALL: [Work; 8] = [
+    ("seal-100", |packets| seal(packets, 100)),
+    ("seal-1420", |packets| seal(packets, MTU)),
+    ("open-100", |packets| open(packets, 100)),
+    ("open-1420", |packets| open(packets, MTU)),
+    ("split-tcp", |packets| split(packets, Protocol::Tcp)),
+    ("split-udp", |packets| split(packets, Protocol::Udp)),
+    ("coalesce-tcp", |packets| join(packets, Protocol::Tcp)),
+    ("coalesce-udp", |packets| join(packets, Protocol::Udp)),
+];
+
+fn main() {
+    let words: Vec<_> = env::args().skip(1).collect();
+    let packets = words.get(1).and_then(|word| word.parse().ok());
+    for (name, work) in ALL {
+        let named = words.first().is_some_and(|word| word == name);
+        if named || packets.is_none() {
+            work(packets.unwrap_or(BURST));
+        }
+    }
+}
+
+fn session(own: u8, other: u8, now: Instant) -> Session {
+    let key = x25519::StaticSecret::from([other; 32]);
+    let peer = PeerSetup {
+        private_key: Secret::new([own; 32]),
+        public_key: PublicKey(x25519::PublicKey::from(&key).to_bytes()),
+        preshared_key: None,
+        keepalive: None,
+        allowed_ips: Vec::new(),
+    };
+    Session::new(&peer, Ipv4Addr::LOCALHOST, now).expect("the system has random bytes")
+}
+
+/// Two sessions after a handshake.
+fn connected(now: Instant) -> (Session, Session) {
+    let (mut near, mut far) = (session(1, 2, now), session(2, 1, now));
+    let (mut there, mut back) = ([0; ROOM], [0; ROOM]);
+    let initiation = near.initiate(now, &mut there).expect("an initiation");
+    let Opened::Reply(response) = far.open(now, &there[..initiation], &mut back) else {
+        panic!("no response");
+    };
+    let Opened::Reply(keepalive) = near.open(now, &back[..response], &mut there) else {
+        panic!("no keepalive");
+    };
+    far.open(now, &there[..keepalive], &mut back);
+    (near, far)
+}
+
+fn packet(len: usize) -> [u8; MTU + PADDING] {
+    let mut packet = [0x5a; MTU + PADDING];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    packet
+}
+
+fn seal(packets: usize, len: usize) {
+    let now = Instant::now();
+    let (mut near, _far) = connected(now);
+    let (mut packet, mut sealed) = (packet(len), [0; ROOM]);
+    for _ in 0..packets {
+        near.seal(now, black_box(&mut packet), len, MTU, &mut sealed);
+    }
+}
+
+/// Sealing included: the script takes it away again.
+fn open(packets: usize, len: usize) {
+    let now = Instant::now();
+    let (mut near, mut far) = connected(now);
+    let (mut packet, mut sealed, mut opened) = (packet(len), [0; ROOM], [0; ROOM]);
+    for _ in 0..packets {
+        let Sealed::Send(size) = near.seal(now, &mut packet, len, MTU, &mut sealed) else {
+            panic!("not sealed");
+        };
+        far.open(now, black_box(&sealed[..size]), &mut opened);
+    }
+}
+
+fn payload(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => SEGMENT,
+        Protocol::Udp => DATAGRAM,
+    }
+}
+
+fn one(protocol: Protocol, nth: usize, len: usize) -> Vec<u8> {
+    match protocol {
+        Protocol::Tcp => Packet::tcp((nth * SEGMENT) as u32, len).build(),
+        Protocol::Udp => Packet::udp(nth as u16, len).build(),
+    }
+}
+
+fn split(packets: usize, protocol: Protocol) {
+    let size = payload(protocol);
+    let superpacket = one(protocol, 0, BURST * size);
+    let mut work = superpacket.clone();
+    let virtio = Virtio {
+        segments: Some((protocol, size as u16)),
+        checksum: Some((20, protocol.checksum_offset() as u16)),
+        header_len: 0,
+    };
+    for _ in 0..packets.div_ceil(BURST) {
+        // Headers stand over the ends of payloads afterwards, but the first one is whole again.
+        work[..60].copy_from_slice(&superpacket[..60]);
+        let Ok(mut segments) = Segments::new(virtio, black_box(&mut work)) else {
+            panic!("malformed");
+        };
+        while let Some(range) = segments.next(&mut work) {
+            black_box(range);
+        }
+    }
+}
+
+fn join(packets: usize, protocol: Protocol) {
+    let burst: Vec<_> = (0..BURST)
+        .map(|nth| one(protocol, nth, payload(protocol)))
+        .collect();
+    let mut coalescer = Coalescer::new(Joins {
+        tcp: true,
+        udp: true,
+    });
+    let mut write = |packet: &mut [u8]| {
+        black_box(packet);
+    };
+    for _ in 0..packets.div_ceil(BURST) {
+        for packet in &burst {
+            // The copy stands for opening, which writes there too.
+            let slot = coalescer.slot(packet.len() + OVERHEAD, &mut write);
+            slot[..packet.len()].copy_from_slice(packet);
+            coalescer.accept(packet.len(), &mut write);
+        }
+        coalescer.flush(&mut write);
+    }
+}

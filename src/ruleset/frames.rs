@@ -1,0 +1,88 @@
+//! Which rules a policy becomes below IP: frames about to leave, and address resolution.
+
+use super::rules::{TRANSPORTS, accept, chain, drop, holes, lan_output, lan_replies};
+use super::{Chain, Hook, Kernel, LOG_EGRESS, Match, PROTOCOLS, Rule};
+use crate::net::IfName;
+use crate::net::networks::{METADATA, MULTICAST};
+use crate::policy::verdict::{DNS_PORTS, MAPPING_PORTS};
+use crate::policy::{Policy, Reason};
+
+/// The second layer: sees frames by AF_PACKET, which no chain above sees. Without a device there is
+/// nothing to hang a chain on.
+pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
+    let mut devices = devices.to_vec();
+    devices.sort();
+    devices.dedup();
+    if devices.is_empty() {
+        return Vec::new();
+    }
+    let log = kernel.modules.then_some(LOG_EGRESS);
+    let raw = |matches: &[Match]| Rule {
+        matches: matches.to_vec(),
+        log,
+        ..drop(Reason::Raw, [])
+    };
+    let mut rules = Vec::new();
+    if let Some(uplink) = &policy.uplink {
+        // The kernel cuts packets after `output`. Only the first part has ports; the others would be dropped
+        // below, and a part alone is of no use to whom it is sent.
+        rules.push(raw(&[Match::Fragment]));
+        let frame = |mut rule: Rule| {
+            rule.matches.extend([Match::NoOptions, Match::Ipv4Frame]);
+            rule
+        };
+        rules.extend(holes(uplink).into_iter().map(frame));
+        let replies = lan_replies(uplink).into_iter().map(|(rule, _)| rule);
+        let lan: Vec<_> = replies.chain(lan_output(uplink)).map(frame).collect();
+        if !lan.is_empty() {
+            rules.extend(never_to_the_lan(log));
+        }
+        rules.extend(lan);
+        let from_us = Match::ArpSource(uplink.address);
+        rules.push(accept(
+            Reason::Arp,
+            [Match::Out(uplink.device.clone()), from_us, Match::ArpFrame],
+        ));
+    }
+    rules.extend(PROTOCOLS.map(|(p, _)| raw(&[Match::Carries(p)])));
+    rules.push(raw(&[]));
+    vec![Chain {
+        devices,
+        ..chain(Hook::Egress, rules)
+    }]
+}
+
+/// What no exception opens. `output` has refused it already, but a raw frame has not been there.
+fn never_to_the_lan(log: Option<u16>) -> impl Iterator<Item = Rule> {
+    let ports = |ports: &'static [u16], reason| {
+        let both = move |port: &u16| TRANSPORTS.map(|t| (reason, Match::DestinationPort(t, *port)));
+        ports.iter().flat_map(both)
+    };
+    let networks = METADATA.map(|net| (Reason::Metadata, Match::Destination(net)));
+    let refused = [(Reason::Multicast, Match::Destination(MULTICAST))];
+    let refused = refused.into_iter().chain(networks);
+    let refused = refused.chain(ports(&DNS_PORTS, Reason::Dns));
+    let refused = refused.chain(ports(&MAPPING_PORTS, Reason::PortMapping));
+    refused.map(move |(reason, what)| Rule {
+        log,
+        ..drop(reason, [what])
+    })
+}
+
+/// Address resolution of our own address on the uplink, and of no other: a neighbour that asks for the
+/// tunnel's address gets no answer (audit finding MLLVD-CR-24-03).
+pub(super) fn arp(policy: &Policy) -> Vec<Chain> {
+    let mut input = Vec::new();
+    let mut output = Vec::new();
+    if let Some(uplink) = &policy.uplink {
+        let device = || uplink.device.clone();
+        let (to, from) = (
+            Match::ArpDestination(uplink.address),
+            Match::ArpSource(uplink.address),
+        );
+        input.push(accept(Reason::Arp, [Match::In(device()), to]));
+        output.push(accept(Reason::Arp, [Match::Out(device()), from]));
+    }
+    output.push(drop(Reason::Arp, []));
+    vec![chain(Hook::Input, input), chain(Hook::Output, output)]
+}
