@@ -57,7 +57,7 @@ fn ends_silent(lab: &Lab, flood: &Flood) {
 
 /// The kill switch stands, and the gateway waits for the end of its configuration.
 #[test]
-fn starting() {
+fn nobody_gets_out_while_starting() {
     let (lab, mut crew, flood) = lab_under_fire();
     let conf = lab.conf();
     let path = conf.write(&lab.folder.path().join("app"));
@@ -77,7 +77,7 @@ fn starting() {
 }
 
 #[test]
-fn handshake_pending() {
+fn nobody_gets_out_while_the_handshake_is_pending() {
     let (lab, mut crew, flood) = lab_under_fire();
     lab.servers[0].swallow(Swallow::Everything);
     let gateway = lab.start(&lab.conf());
@@ -90,7 +90,7 @@ fn handshake_pending() {
 }
 
 #[test]
-fn connected() {
+fn nobody_gets_out_while_connected() {
     let (lab, mut crew, flood) = lab_under_fire();
     let inside = Inside::watch(&lab, 1);
     let gateway = lab.connect(&lab.conf());
@@ -103,7 +103,7 @@ fn connected() {
 
 /// The server answers by ICMP that nobody is there, then not at all.
 #[test]
-fn peer_dead() {
+fn nobody_gets_out_when_the_server_is_dead() {
     let (lab, mut crew, flood) = lab_under_fire();
     let gateway = lab.connect(&lab.conf());
     lab.servers[0].kill();
@@ -116,7 +116,7 @@ fn peer_dead() {
 
 /// On the way to another server, which does not answer yet.
 #[test]
-fn switching() {
+fn nobody_gets_out_while_switching() {
     let (lab, mut crew, flood) = lab_under_fire();
     let gateway = lab.connect(&lab.conf());
     let next = Conf::new(&lab.keys, &[&lab.servers[1]]);
@@ -142,7 +142,7 @@ fn switching() {
 
 /// Another configuration every few milliseconds, all the while.
 #[test]
-fn reloading() {
+fn nobody_gets_out_while_reloading() {
     let (lab, mut crew, flood) = lab_under_fire();
     let plain = lab.conf();
     let gateway = lab.connect(&plain);
@@ -181,7 +181,7 @@ fn reloading() {
 
 /// Between SIGTERM and the end, which a stopped engine draws out: the warden waits for it for a second.
 #[test]
-fn stopping() {
+fn nobody_gets_out_while_stopping() {
     let (lab, mut crew, flood) = lab_under_fire();
     let mut left = Persona::JOINED.to_vec();
     let mut rounds = 0;
@@ -213,7 +213,7 @@ fn stopping() {
 
 /// SIGKILL to both halves, and at once everything.
 #[test]
-fn killed() {
+fn nobody_gets_out_when_both_are_killed() {
     let (lab, mut crew, flood) = lab_under_fire();
     let mut gateway = lab.connect(&lab.conf());
     gateway.kill();
@@ -222,14 +222,14 @@ fn killed() {
 }
 
 #[test]
-fn suspended() {
+fn nobody_gets_out_while_suspended() {
     let (lab, mut crew, flood) = lab_under_fire();
     let gateway = lab.connect(&lab.conf());
     let halves = [gateway.engine(), gateway.warden()];
     for half in halves {
         kill_process(half, Signal::STOP).unwrap();
     }
-    crew.fire(&lab, "suspended (SIGSTOP)", Tunnel::Unknown);
+    crew.fire(&lab, "suspended", Tunnel::Unknown);
     for half in halves {
         kill_process(half, Signal::CONT).unwrap();
     }
@@ -241,7 +241,7 @@ fn suspended() {
 
 /// A cgroup whose memory is used up by somebody else: the kernel kills the gateway in it.
 #[test]
-fn out_of_memory() {
+fn nobody_gets_out_when_memory_has_run_out() {
     let (lab, mut crew, flood) = lab_under_fire();
     let gateway = lab.connect(&lab.conf());
     let halves = [gateway.engine(), gateway.warden()];
@@ -256,7 +256,7 @@ fn out_of_memory() {
 
 /// Stopped in order, and gone.
 #[test]
-fn dead() {
+fn nobody_gets_out_when_it_is_dead() {
     let (lab, mut crew, flood) = lab_under_fire();
     let mut gateway = lab.connect(&lab.conf());
     assert!(gateway.stop().success());
@@ -267,7 +267,7 @@ fn dead() {
 
 /// Killed, started again over what was left.
 #[test]
-fn restarted() {
+fn nobody_gets_out_when_restarted() {
     let (lab, mut crew, flood) = lab_under_fire();
     let mut first = lab.connect(&lab.conf());
     first.kill();
