@@ -127,7 +127,7 @@ fn try_it(lab: &Lab, name: &str, persona: Persona, state: State, limit: Option<(
         let attacker = scope.spawn(|| program.fire(name, &token));
         let mut blocked = None;
         while !attacker.is_finished() {
-            blocked = blocked.or_else(|| blocked_now(&gateway, state));
+            blocked = blocked.or_else(|| blocked_since(&gateway, state));
             std::thread::sleep(Duration::from_millis(5));
         }
         (attacker.join().unwrap(), blocked)
@@ -188,7 +188,7 @@ fn judge(
         wait(
             &format!("{name}: it blocks"),
             Duration::from_secs(10),
-            || blocked_now(gateway, state),
+            || blocked_since(gateway, state),
         )
     });
     let took = blocked.duration_since(seen.first).unwrap_or_default();
@@ -197,12 +197,14 @@ fn judge(
     Some(took)
 }
 
-fn blocked_now(gateway: &Gateway, state: State) -> Option<SystemTime> {
+/// Since when it is blocked.
+fn blocked_since(gateway: &Gateway, state: State) -> Option<SystemTime> {
     if !state.is_watched() {
         return None;
     }
-    let blocked = gateway.status()?.state == api::State::Blocked;
-    blocked.then(SystemTime::now)
+    let status = gateway.status()?;
+    let since = Duration::from_secs_f64(status.since_seconds);
+    (status.state == api::State::Blocked).then(|| SystemTime::now() - since)
 }
 
 /// After the attack is over, a blocked gateway holds what any container can do.

@@ -22,7 +22,7 @@ use crate::lab::gateway::{Gateway, has_ended};
 use crate::lab::inside::Inside;
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::assert_inside;
-use crate::lab::{Lab, wait};
+use crate::lab::{Lab, report, wait};
 use crate::probes::program::Persona;
 
 use crew::{Crew, Tunnel};
@@ -64,7 +64,16 @@ fn nobody_gets_out_while_starting() {
     let text = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
     mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    lab.sensor.drain();
+    let before = lab.sensor.tally().before;
     let gateway = Gateway::start_with(&lab, "app", &path, &[]);
+    lab.sensor.drain();
+    let (frames, took) = (lab.sensor.tally().before - before, gateway.armed_after);
+    println!("start-up: {frames} frames of the flood left in {took:?}");
+    report::line(&format!(
+        "exposure start-up docker starting start-up {frames} {:.1} -",
+        took.as_secs_f64() * 1000.0
+    ));
     crew.fire(&lab, "starting", Tunnel::Unknown);
     assert!(gateway.status().is_none(), "it has not started");
     lab.sensor
@@ -110,6 +119,22 @@ fn nobody_gets_out_when_the_server_is_dead() {
     crew.fire(&lab, "peer dead", Tunnel::Unknown);
     lab.servers[0].swallow(Swallow::Everything);
     crew.fire(&lab, "peer dead", Tunnel::Unknown);
+    drop(gateway);
+    ends_silent(&lab, &flood);
+}
+
+/// The keys have expired: no session, and no answer to a handshake (REJECT_AFTER_TIME is 180 s, WireGuard
+/// whitepaper, section 6.2).
+#[test]
+#[ignore = "minutes: scripts/nightly"]
+fn nobody_gets_out_when_the_session_has_expired() {
+    let (lab, mut crew, flood) = lab_under_fire();
+    let gateway = lab.connect(&lab.conf());
+    lab.servers[0].swallow(Swallow::Everything);
+    gateway.wait_for("the keys expire", Duration::from_secs(400), |s| {
+        s.handshake_age_seconds.is_none_or(|age| age > 185.0)
+    });
+    crew.fire(&lab, "session expired", Tunnel::Unknown);
     drop(gateway);
     ends_silent(&lab, &flood);
 }
