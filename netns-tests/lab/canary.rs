@@ -17,7 +17,9 @@ const PREFIX: [u8; 8] = [0xf1, b'v', b'p', b'n', b'g', b'w', 0xca, 0x17];
 /// A token that was never used before.
 pub fn fresh() -> Canary {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let count = NEXT.fetch_add(1, Ordering::Relaxed) << 48;
     let own = (nanos.as_nanos() as u64) & (u64::MAX >> 16) | count;
     let mut token = [0; 16];

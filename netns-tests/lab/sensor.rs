@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::canary::{self, Canary, Flow};
 use super::capture::{Capture, Frame};
@@ -143,11 +143,19 @@ impl Sensor {
         frame.extend([0x88, 0xb5]);
         frame.extend(mark);
         frame.resize(60, 0);
-        self.namespaces.enter("rtr", || {
-            let socket = PacketSocket::open(DEVICE, Layer::Frame, 0).unwrap();
-            socket.send(&frame).unwrap();
-        });
+        let mark_it = || {
+            self.namespaces.enter("rtr", || {
+                let socket = PacketSocket::open(DEVICE, Layer::Frame, 0).unwrap();
+                socket.send(&frame).unwrap();
+            });
+        };
+        // A link that came up just now swallows frames until the kernel has noticed (net/core/link_watch.c).
+        let (start, mut marks) = (Instant::now(), 0);
         wait("the sensor keeps up", Duration::from_secs(20), || {
+            if start.elapsed() >= Duration::from_millis(500) * marks {
+                mark_it();
+                marks += 1;
+            }
             self.lock().marks.contains(&mark).then_some(())
         });
     }

@@ -127,7 +127,7 @@ fn try_it(lab: &Lab, name: &str, persona: Persona, state: State, limit: Option<(
         let attacker = scope.spawn(|| program.fire(name, &token));
         let mut blocked = None;
         while !attacker.is_finished() {
-            blocked = blocked.or_else(|| blocked_now(&gateway, state));
+            blocked = blocked.or_else(|| blocked_since(&gateway, state));
             std::thread::sleep(Duration::from_millis(5));
         }
         (attacker.join().unwrap(), blocked)
@@ -188,7 +188,7 @@ fn judge(
         wait(
             &format!("{name}: it blocks"),
             Duration::from_secs(10),
-            || blocked_now(gateway, state),
+            || blocked_since(gateway, state),
         )
     });
     let took = blocked.duration_since(seen.first).unwrap_or_default();
@@ -197,12 +197,14 @@ fn judge(
     Some(took)
 }
 
-fn blocked_now(gateway: &Gateway, state: State) -> Option<SystemTime> {
+/// Since when it is blocked.
+fn blocked_since(gateway: &Gateway, state: State) -> Option<SystemTime> {
     if !state.is_watched() {
         return None;
     }
-    let blocked = gateway.status()?.state == api::State::Blocked;
-    blocked.then(SystemTime::now)
+    let status = gateway.status()?;
+    let since = Duration::from_secs_f64(status.since_seconds);
+    (status.state == api::State::Blocked).then(|| SystemTime::now() - since)
 }
 
 /// After the attack is over, a blocked gateway holds what any container can do.
@@ -232,9 +234,10 @@ fn expose(
 ) {
     let span = seen.and_then(|seen| seen.last.duration_since(seen.first).ok());
     let span = span.unwrap_or_default().as_secs_f64() * 1000.0;
-    let detected = detected.map_or("-".to_owned(), |after| {
-        format!("{:.0}", after.as_secs_f64() * 1000.0)
-    });
+    let detected = detected.map_or_else(
+        || "-".to_owned(),
+        |after| format!("{:.0}", after.as_secs_f64() * 1000.0),
+    );
     let state = state.name();
     println!(
         "exposure: {name} as {who}, {state}: {frames} frames in {span:.1} ms, blocked after {detected} ms"
@@ -246,7 +249,7 @@ fn expose(
 
 /// What is impossible without a capability is impossible with a gateway too, and trying changes nothing.
 #[test]
-fn attacks_without_the_capability() {
+fn attacks_without_the_capability_are_refused() {
     let (lab, table) = (Lab::new(), Table::read());
     let gateway = lab.connect(&lab.conf());
     let rules = lab.app("nft -s list ruleset");
@@ -307,39 +310,39 @@ fn groups(groups: &[&str], state: State) {
 }
 
 #[test]
-fn forged_and_past_every_hook() {
+fn raw_packets_let_out_what_is_documented() {
     groups(&GROUPS[..2], State::Connected);
 }
 
 #[test]
-fn addresses_routes_and_links() {
+fn addresses_routes_and_links_open_no_way() {
     groups(&GROUPS[2..10], State::Connected);
 }
 
 #[test]
-fn rules_of_the_firewall() {
+fn rules_that_are_removed_let_out_what_is_documented() {
     attacks("nft", State::Connected);
 }
 
 #[test]
-fn traffic_control() {
+fn traffic_control_lets_out_what_is_documented() {
     attacks("tc", State::Connected);
 }
 
 #[test]
 #[ignore = "minutes: scripts/nightly"]
-fn all_while_the_handshake_is_pending() {
+fn attacks_while_the_handshake_is_pending() {
     groups(&GROUPS, State::Pending);
 }
 
 #[test]
 #[ignore = "minutes: scripts/nightly"]
-fn all_while_suspended() {
+fn attacks_while_suspended() {
     groups(&GROUPS, State::Suspended);
 }
 
 #[test]
 #[ignore = "minutes: scripts/nightly"]
-fn all_when_killed() {
+fn attacks_when_both_are_killed() {
     groups(&GROUPS, State::Killed);
 }

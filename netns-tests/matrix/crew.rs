@@ -92,15 +92,20 @@ impl Crew {
                     writeln!(wrong, "  {name} as {who}: {why} ({:?})", shot.answer).unwrap();
                 }
             }
-            for (word, cell) in [
-                ("held", Cell::Held),
-                ("tunnel", Cell::Tunnel),
-                ("impossible", Cell::Impossible),
-            ] {
+            let count = |cell: &Cell| {
                 let of_kind = shots.iter();
-                let of_kind = of_kind.filter(|s| *self.table.cell(s.name, persona) == cell);
-                record(state, persona, word, of_kind.count());
-            }
+                of_kind
+                    .filter(|s| self.table.cell(s.name, persona) == cell)
+                    .count()
+            };
+            let (held, through) = (count(&Cell::Held), count(&Cell::Tunnel));
+            let (held, through) = match tunnel {
+                Tunnel::Open(_) => (held, through),
+                Tunnel::Unknown => (held + through, 0),
+            };
+            record(state, persona, "held", held);
+            record(state, persona, "tunnel", through);
+            record(state, persona, "impossible", count(&Cell::Impossible));
         }
         assert!(wrong.is_empty(), "{state}:\n{wrong}");
         lab.sensor.verdict();
