@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Readings without any traffic after which what was counted and not sent is taken for lost. Frames are
-/// counted just before the device has them, and a second passes between two readings.
-const QUIET: u32 = 2;
+/// How long what was counted may take to be sent: a frame is counted just before the device has it. What is
+/// not sent by then was lost in between, and excuses no other frame.
+const UNDER_WAY: Duration = Duration::from_millis(250);
 
-/// How long after the rules were replaced frames may still be under way that the rules before counted.
-const SETTLE: Duration = Duration::from_millis(100);
+/// Frames that may be under way when the rules are replaced under traffic, counted by those before: the ring
+/// of a veth (`VETH_RING_SIZE`, drivers/net/veth.c).
+const RING: u64 = 256;
 
 /// What was read at one moment: first the devices, then the rules, so that a frame under way between the
 /// two is counted and not yet sent, never the other way round.
@@ -26,20 +27,22 @@ pub struct Reading {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     last: Option<Reading>,
-    /// Counted and not sent: under way, or lost between the rules and the device.
-    ahead: u64,
-    quiet: u32,
-    /// Until when a reading is only a beginning: what the rules before counted last is not known.
-    unsettled: Option<Instant>,
+    /// Counted and not yet sent, before `since` and after it.
+    older: u64,
+    newer: u64,
+    since: Option<Instant>,
 }
 
 impl Account {
-    /// The rules were replaced, and their counters begin anew. `sent` was read just after. For a tenth of a
-    /// second frames that leave uncounted cannot be told from those that the rules before counted last.
+    /// The rules were replaced, and their counters begin anew. `sent` was read just after, the last reading just
+    /// before. If nothing was sent in between, nothing is under way that only the rules before counted.
     pub fn turn(&mut self, sent: BTreeMap<u32, u64>, now: Instant) {
+        let busy = self.last.as_ref().is_some_and(|last| last.sent != sent);
+        let under_way = self.older.saturating_add(self.newer);
+        self.newer = under_way.saturating_add(if busy { RING } else { 0 });
+        self.older = 0;
+        self.since = Some(now);
         self.last = Some(Reading { sent, counted: 0 });
-        self.ahead = 0;
-        self.unsettled = Some(now + SETTLE);
     }
 
     /// Takes a reading. Returns the frames that were sent since the last one and not counted.
@@ -54,22 +57,15 @@ impl Account {
         });
         let sent: u64 = sent.sum();
         let counted = reading.counted.saturating_sub(before.counted);
-        let available = self.ahead.saturating_add(counted);
-        let quiet = sent == 0 && counted == 0;
-        self.quiet = if quiet {
-            self.quiet.saturating_add(1)
-        } else {
-            0
-        };
-        let ahead = available.saturating_sub(sent);
-        self.ahead = if self.quiet >= QUIET { 0 } else { ahead };
-        let settled = self.unsettled.is_none();
-        self.unsettled = self.unsettled.filter(|until| now < *until);
-        if settled {
-            sent.saturating_sub(available)
-        } else {
-            0
+        let newer = self.newer.saturating_add(counted);
+        let of_newer = sent.saturating_sub(self.older);
+        self.older = self.older.saturating_sub(sent);
+        self.newer = newer.saturating_sub(of_newer);
+        if self.since.is_none_or(|since| now >= since + UNDER_WAY) {
+            (self.older, self.newer) = (self.newer, 0);
+            self.since = Some(now);
         }
+        of_newer.saturating_sub(newer)
     }
 }
 
@@ -87,18 +83,11 @@ mod tests {
     fn uncounted(readings: &[Reading]) -> Vec<u64> {
         let mut account = Account::default();
         let start = Instant::now();
-        let now = start + Duration::from_secs(1);
         let sent = readings[0].sent.clone();
         account.turn(sent, start);
-        account.read(
-            Reading {
-                counted: 0,
-                ..readings[0].clone()
-            },
-            now,
-        );
-        let read = |it: &Reading| account.read(it.clone(), now);
-        readings.iter().map(read).collect()
+        let seconds = (1..).map(|second| start + Duration::from_secs(second));
+        let read = |(it, now): (&Reading, _)| account.read(it.clone(), now);
+        readings.iter().zip(seconds).map(read).collect()
     }
 
     #[test]
@@ -120,10 +109,21 @@ mod tests {
             reading(&[(2, 100)], 100),
             reading(&[(2, 100)], 103),
             reading(&[(2, 100)], 103),
-            reading(&[(2, 100)], 103),
             reading(&[(2, 101)], 103),
         ];
-        assert_eq!(uncounted(&readings), [0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(uncounted(&readings), [0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn readings_in_quick_succession_take_no_frame_that_is_under_way_for_lost() {
+        let (mut account, start) = (Account::default(), Instant::now());
+        account.turn([(2, 0)].into(), start);
+        let after = |ms| start + Duration::from_millis(ms);
+        account.read(reading(&[(2, 0)], 0), after(900));
+        for (at, sent, counted) in [(1000, 0, 5), (1001, 0, 6), (1002, 1, 6), (1200, 6, 6)] {
+            assert_eq!(account.read(reading(&[(2, sent)], counted), after(at)), 0);
+        }
+        assert_eq!(account.read(reading(&[(2, 7)], 6), after(1201)), 1);
     }
 
     #[test]
@@ -144,11 +144,14 @@ mod tests {
         let at = |sent| BTreeMap::from([(2, sent)]);
         account.turn(at(10), start);
         account.read(reading(&[(2, 12)], 2), after(200));
+        // Nothing moves: nothing is excused.
+        account.turn(at(12), after(200));
+        assert_eq!(account.read(reading(&[(2, 13)], 0), after(201)), 1);
+        // Under traffic some frames are, and not for long.
         account.turn(at(17), after(300));
-        // One that the rules before counted, and one under way.
         assert_eq!(account.read(reading(&[(2, 20)], 2), after(310)), 0);
-        assert_eq!(account.read(reading(&[(2, 22)], 5), after(450)), 0);
-        assert_eq!(account.read(reading(&[(2, 23)], 5), after(500)), 0);
-        assert_eq!(account.read(reading(&[(2, 25)], 6), after(600)), 1);
+        assert_eq!(account.read(reading(&[(2, 40)], 5), after(600)), 0);
+        assert_eq!(account.read(reading(&[(2, 40)], 5), after(900)), 0);
+        assert_eq!(account.read(reading(&[(2, 42)], 6), after(1000)), 1);
     }
 }
