@@ -24,6 +24,7 @@ use vpngw::ruleset::{Hook, Kernel, Part, Ruleset};
 use vpngw::sys::nft::{self, ApplyError, CheckError};
 
 mod packets;
+mod verdicts;
 pub(crate) mod wire;
 
 /// A network namespace of its own, gone with the value.
