@@ -17,6 +17,7 @@ mod sys;
 
 mod connect;
 mod death;
+mod devices;
 mod dns;
 mod endpoint;
 mod faults;
