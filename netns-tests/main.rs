@@ -17,11 +17,13 @@ mod sys;
 
 mod connect;
 mod death;
+mod detect;
 mod devices;
 mod dns;
 mod endpoint;
 mod faults;
 mod findings;
+mod hostile;
 mod inner;
 mod ipv6;
 mod lan;
