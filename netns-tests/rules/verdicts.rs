@@ -10,10 +10,12 @@ use vpngw::sys::nft;
 use super::{name, sh};
 
 mod kernel;
+mod packet;
 mod random;
 
 use kernel::Stage;
-use random::{Packet, Random, opener};
+use packet::{Packet, odd_frame, opener};
+use random::Random;
 
 /// Policies, and packets of each kind for each.
 const POLICIES: usize = 30;
@@ -152,7 +154,7 @@ fn frame(stage: &Stage, policy: &Policy, packet: &Packet, tally: &mut Tally) {
 fn fragments_and_odd_frames_pass_under_no_policy() {
     let stage = Stage::new();
     let mut random = Random::new(7);
-    let control: Vec<_> = (0..6).map(random::odd_frame).collect();
+    let control: Vec<_> = (0..6).map(odd_frame).collect();
     for bytes in &control {
         assert!(stage.send_bytes("eth0", bytes), "the control");
     }

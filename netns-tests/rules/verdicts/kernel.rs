@@ -16,7 +16,8 @@ use vpngw::sys::nft;
 
 use super::super::wire::Wire;
 use super::super::{Ns, ip, sh};
-use super::random::{Packet, TUNNEL, UPLINK};
+use super::packet::Packet;
+use super::random::{TUNNEL, UPLINK};
 use crate::lab::raw::set_option;
 
 /// Long enough for a packet to come through a cable on a busy machine.
