@@ -25,6 +25,7 @@ use vpngw::sys::nft::{self, ApplyError, CheckError};
 
 mod frames;
 mod packets;
+mod verdicts;
 pub(crate) mod wire;
 
 /// A network namespace of its own, gone with the value.

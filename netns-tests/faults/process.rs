@@ -1,6 +1,6 @@
 //! The same faults under a whole gateway, while programs keep sending.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn log(lab: &Lab) -> String {
     std::fs::read_to_string(lab.folder.path().join("app/log")).unwrap()
 }
 
-fn start(lab: &Lab, orders: &PathBuf) -> Gateway {
+fn start(lab: &Lab, orders: &Path) -> Gateway {
     let conf = lab.conf();
     lab.sensor
         .permit(|rules| rules.endpoints = conf.permitted());
@@ -40,7 +40,7 @@ fn start(lab: &Lab, orders: &PathBuf) -> Gateway {
 }
 
 /// Runs `vpngw run` to its end in `app`, with these words before it; its exit code and what it said.
-fn run(lab: &Lab, before: &[&str], orders: Option<&PathBuf>) -> (Option<i32>, String) {
+fn run(lab: &Lab, before: &[&str], orders: Option<&Path>) -> (Option<i32>, String) {
     let config = lab.conf().write(&lab.folder.path().join("app"));
     let mut command = Command::new("timeout");
     command

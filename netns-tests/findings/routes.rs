@@ -81,7 +81,7 @@ impl Evil {
 fn cve_2024_3661_a_pushed_route_neither_leaks_nor_blocks() {
     let lab = Lab::new();
     let evil = Evil::start(&lab);
-    lab.app("ip route add default via 172.30.0.66 dev eth0 onlink table 200");
+    lab.app("ip route add 203.0.113.0/24 via 172.30.0.66 dev eth0 onlink table 200");
     let mac = lab.ns.run("evil", "cat /sys/class/net/eth0/address");
     let neighbour = format!(
         "ip neigh replace 203.0.113.9 lladdr {} dev eth0",
@@ -107,7 +107,7 @@ fn cve_2024_3661_a_pushed_route_neither_leaks_nor_blocks() {
     let before = settled(|| evil.tokens());
     for round in 0..3 {
         for (push, _) in PUSHED {
-            lab.app("ip route replace default via 172.30.0.66 dev eth0 onlink table 200");
+            lab.app("ip route replace 203.0.113.0/24 via 172.30.0.66 dev eth0 onlink table 200");
             lab.app(&format!("ip {push}"));
             flood.goes_on(50);
             stream
@@ -149,7 +149,11 @@ fn public_link() -> Lab {
     lab.sensor.permit(|rules| {
         rules.uplink = vec![Ipv4Addr::new(203, 0, 113, 2)];
         rules.router_mac = EthernetAddress(crate::lab::ROUTER_MAC);
-        rules.arp = vec![Ipv4Addr::new(203, 0, 113, 1)];
+        // The second is asked for by what waits for the kill switch, which is on this link here.
+        rules.arp = vec![
+            Ipv4Addr::new(203, 0, 113, 1),
+            Ipv4Addr::new(203, 0, 113, 99),
+        ];
     });
     lab
 }

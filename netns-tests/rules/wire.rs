@@ -26,6 +26,11 @@ impl Wire {
         Self(socket)
     }
 
+    /// Gives what is sent from now on this mark.
+    pub(crate) fn mark(&self, mark: u32) {
+        self.0.set_mark(mark).unwrap();
+    }
+
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<usize> {
         self.0.send(frame)
     }

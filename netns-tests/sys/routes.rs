@@ -254,6 +254,44 @@ fn a_route_pushed_by_the_lan_loses_to_the_tunnel() {
     });
 }
 
+/// The kernel deletes such a route by all that it was made of, and some of that it does not even print.
+#[test]
+fn routes_by_nexthop_objects_and_for_a_type_of_service_are_taken_out() {
+    for compat in ["1", "0"] {
+        isolated(move || {
+            let path = "/proc/sys/net/ipv4/nexthop_compat_mode";
+            std::fs::write(path, compat).unwrap();
+            let uplink = uplink();
+            let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
+            let _tun = tunnel(&plan);
+            apply(&plan).unwrap();
+            let (planned, rules) = (table("main"), ip("rule show"));
+            ip("nexthop add id 5 via 172.30.0.1 dev eth0 onlink");
+            ip("nexthop add id 6 dev eth0");
+            ip("nexthop add id 7 group 5/6");
+            for pushed in [
+                "0.0.0.0/1 nhid 5",
+                "203.0.113.0/24 nhid 7",
+                "default nhid 6 metric 9",
+                "203.0.113.0/24 via 172.30.0.1 dev eth0 onlink tos 0x10",
+            ] {
+                ip(&format!("route add {pushed}"));
+                assert_ne!(table("main"), planned, "the control: {pushed}");
+                let removed = apply(&plan).unwrap();
+                assert_eq!(table("main"), planned, "{pushed}");
+                assert!(
+                    removed
+                        .iter()
+                        .any(|step| step.starts_with("ip -4 route del ")),
+                    "{removed:?}"
+                );
+            }
+            assert_eq!(ip("rule show"), rules);
+            assert_eq!(observed().as_ref(), Some(&uplink));
+        });
+    }
+}
+
 /// Another network namespace; it ends with the process that holds it.
 struct Far(Child);
 

@@ -7,7 +7,7 @@ use super::exit::{Code, Failure};
 use super::{block_on, load, log};
 use crate::config::Config;
 use crate::sys::{host, link, nft, privilege};
-use crate::warden::{self, Start};
+use crate::warden::{self, Start, StartError};
 
 /// Where the C library reads its resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -57,8 +57,12 @@ pub fn run(
         armed_in,
         resolv_conf,
     };
-    block_on(warden::run(start)).map_err(Failure::usage)?;
-    Ok(Code::Ok)
+    match block_on(warden::run(start)) {
+        Ok(()) => Ok(Code::Ok),
+        // It ran; whoever supervises it is to start it again.
+        Err(error @ StartError::TunnelLost(_)) => Err(error.into()),
+        Err(error) => Err(Failure::usage(error)),
+    }
 }
 
 /// Closes the namespace, and says so where that does not work: for arguments that cannot be read.

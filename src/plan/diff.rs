@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::route::{Kind, MAIN, PROTOCOL, Route, Rule};
 use super::{MARKED, MEMORY, PRIORITY, Plan};
-use crate::net::{Uplink, networks};
+use crate::net::{IfName, Uplink, networks};
 
 /// One step, in the order it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub enum RuleChange {
     Remove(Rule),
 }
 
-/// `RTPROT_STATIC` (linux/rtnetlink.h): set by an administrator.
+/// `RTPROT_KERNEL` and `RTPROT_STATIC` (linux/rtnetlink.h): of an address, and set by an administrator.
+const KERNEL: u8 = 2;
 const STATIC: u8 = 4;
 
 impl fmt::Display for Change {
@@ -114,15 +115,22 @@ fn beats_ours(rule: &Rule, routes: &[Route], plan: &Plan) -> bool {
     })
 }
 
-/// Whether the main table leads to the uplink by this route, or anywhere by default. A nexthop object that
-/// the kernel does not print may lead anywhere.
+/// Whether this route takes packets away from the tunnel: by the uplink, by default, or by any other device
+/// unless it is the network of that device's own address. A nexthop object that the kernel does not print
+/// may lead anywhere.
 fn leads_out(route: &Route, plan: &Plan) -> bool {
     let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
     let by_uplink = uplink.is_some() && route.device.as_ref() == uplink;
     let hidden = route.nexthop.is_some() && route.device.is_none();
+    let loopback = |device: &IfName| device.as_str() == "lo";
+    let other = route
+        .device
+        .as_ref()
+        .is_some_and(|device| !loopback(device));
+    let pushed = other && route.protocol != KERNEL;
     route.table == MAIN
         && route.kind == Kind::Unicast
-        && (by_uplink || route.destination.prefix() == 0 || hidden)
+        && (by_uplink || route.destination.prefix() == 0 || hidden || pushed)
         && route.device.as_ref() != Some(&plan.tunnel.device)
 }
 

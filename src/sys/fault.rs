@@ -108,7 +108,8 @@ mod ordered {
                 }
                 None => &text,
             };
-            let (word, number) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+            let text = text.trim();
+            let (word, number) = text.split_once(' ').unwrap_or((text, ""));
             match word {
                 "refused" => number.parse().ok().map(Transaction::Refused),
                 "no-egress-hook" => Some(Transaction::NoEgressHook),
