@@ -19,6 +19,9 @@ use crate::probes::{Family, all, seen_without_a_gateway, shoot};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What eight tests at a time on two cores may add without the machine standing still.
+const BUSY: Duration = Duration::from_secs(2);
+
 /// What the gateway is doing meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -192,7 +195,10 @@ fn judge(
         )
     });
     let took = blocked.duration_since(seen.first).unwrap_or_default();
-    assert!(took <= bound + stalls(), "{name}: blocked after {took:?}");
+    assert!(
+        took <= bound + BUSY + stalls(),
+        "{name}: blocked after {took:?}"
+    );
     assert_eq!(gateway.ctl(&["status"]).status.code(), Some(3), "{name}");
     Some(took)
 }
