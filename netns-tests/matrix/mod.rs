@@ -126,7 +126,6 @@ fn nobody_gets_out_when_the_server_is_dead() {
 /// The keys have expired: no session, and no answer to a handshake (REJECT_AFTER_TIME is 180 s, WireGuard
 /// whitepaper, section 6.2).
 #[test]
-#[ignore = "minutes: scripts/nightly"]
 fn nobody_gets_out_when_the_session_has_expired() {
     let (lab, mut crew, flood) = lab_under_fire();
     let gateway = lab.connect(&lab.conf());
