@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use vpngw::config::{Inbound, Outbound};
 use vpngw::net::{Fwmark, IfName};
 use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
-use vpngw::ruleset::{Kernel, Ruleset};
+use vpngw::ruleset::{Hold, Kernel, Ruleset};
 
 fn policy() -> Option<Policy> {
     let inbound = Inbound {
@@ -49,14 +49,14 @@ fn ruleset(c: &mut Criterion) {
         modules: false,
     };
     c.bench_function("deny_all, encoded", |b| {
-        b.iter(|| Ruleset::deny_all(black_box(&devices), bare).encode());
+        b.iter(|| Ruleset::deny_all(black_box(&devices), bare).encode(Hold::Keep));
     });
     c.bench_function("policy to ruleset", |b| {
         b.iter(|| Ruleset::of(black_box(&policy), &devices, Kernel::FULL));
     });
     let connected = Ruleset::of(&policy, &devices, Kernel::FULL);
     c.bench_function("ruleset to netlink", |b| {
-        b.iter(|| black_box(&connected).encode())
+        b.iter(|| black_box(&connected).encode(Hold::Keep))
     });
     c.bench_function("ruleset to text", |b| {
         b.iter(|| black_box(&connected).to_string())

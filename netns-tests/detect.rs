@@ -39,6 +39,7 @@ fn mended(lab: &Lab, defect: &str, mended: impl Fn() -> bool) -> Duration {
 #[test]
 fn a_change_of_the_rules_is_undone_and_health_stays_green() {
     let lab = Lab::new();
+    lab.tables_belong_to_nobody();
     let gateway = lab.connect(&lab.conf());
     let rules = || lab.app("nft -s list ruleset");
     let before = rules();
@@ -215,6 +216,7 @@ fn a_new_device_with_a_default_route_is_closed_within_the_bound() {
 #[test]
 fn notifications_that_are_lost_are_made_up_for() {
     let lab = Lab::new();
+    lab.tables_belong_to_nobody();
     let gateway = lab.connect(&lab.conf());
     let warden = gateway.warden();
     // While it stands still, its sockets overflow, and what is done then is never told.
@@ -261,6 +263,7 @@ fn notifications_that_are_lost_are_made_up_for() {
 #[test]
 fn a_change_of_the_rules_is_undone_while_blocked() {
     let lab = Lab::new();
+    lab.tables_belong_to_nobody();
     let gateway = lab.connect(&lab.conf());
     assert_eq!(gateway.ctl(&["disconnect"]).status.code(), Some(0));
     let status = gateway.wait_for("it is blocked", PATIENCE, |s| s.state == State::Blocked);

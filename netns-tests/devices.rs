@@ -75,6 +75,7 @@ fn cable(lab: &Lab, name: &str, far: &str) {
 #[test]
 fn a_device_with_any_name_the_kernel_takes_is_held_like_the_others() {
     let lab = Lab::new();
+    lab.tables_belong_to_nobody();
     let flood = Flood::start(&lab);
     let odd = ["o\"dd", "a\\x41", "eth*", "{,}", "über", "$(x)", "-"];
     // One is there from the start; it carries what programs send until the gateway runs.

@@ -18,6 +18,7 @@ const BOUND: Duration = Duration::from_secs(1);
 #[test]
 fn a_frame_that_leaves_past_the_rules_blocks_the_gateway() {
     let lab = Lab::new();
+    lab.tables_belong_to_nobody();
     let gateway = lab.connect(&lab.conf());
     assert_inside(&lab.ns, 1);
     lab.sensor.disarm();

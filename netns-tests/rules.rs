@@ -20,8 +20,9 @@ use rustix::thread::{
 use vpngw::config::{Inbound, Outbound};
 use vpngw::net::{Fwmark, IfName};
 use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
-use vpngw::ruleset::{Hook, Kernel, Part, Ruleset};
-use vpngw::sys::nft::{self, ApplyError, CheckError};
+use vpngw::ruleset::{Hold, Hook, Kernel, Part, Ruleset};
+use vpngw::sys::fault::{Transaction, order};
+use vpngw::sys::nft::{self, ApplyError, Armed, CheckError};
 
 mod frames;
 mod packets;
@@ -128,13 +129,36 @@ fn inbound(from: &str, to: &str) -> Inbound {
     }
 }
 
-/// Line by line, so that a difference can be read.
+/// Loads it as a gateway does. The tables belong to what is returned, and outlive it.
+pub(crate) fn load(ruleset: &Ruleset) -> Armed {
+    let mut armed = nft::arm().unwrap();
+    armed.apply(ruleset).unwrap();
+    armed
+}
+
+/// The same as on a kernel whose tables belong to nobody (before Linux 6.9).
+pub(crate) fn load_shared(ruleset: &Ruleset) -> Armed {
+    order(Some(Transaction::NoOwner));
+    let armed = load(ruleset);
+    order(None);
+    assert!(!armed.owned());
+    armed
+}
+
+/// Line by line, so that a difference can be read. Whose the tables are is said beside them, as far as this
+/// nft knows the flags.
 fn assert_listed(ruleset: &Ruleset) {
     let (listed, ours) = (sh("nft", &["list", "ruleset"]), ruleset.to_string());
-    for (listed, ours) in listed.lines().zip(ours.lines()) {
+    let listed: Vec<_> = listed
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("\tflags "))
+        .map(|line| line.split(" # progname ").next().unwrap())
+        .collect();
+    let ours: Vec<_> = ours.lines().filter(|line| !line.is_empty()).collect();
+    for (listed, ours) in listed.iter().zip(&ours) {
         assert_eq!(listed, ours);
     }
-    assert_eq!(listed.lines().count(), ours.lines().count());
+    assert_eq!(listed.len(), ours.len());
 }
 
 /// A namespace with two devices that lead out.
@@ -170,14 +194,16 @@ fn nft_prints_what_we_loaded() {
             Ruleset::of(&full, &devices, bare),
             Ruleset::of(&full, &[], Kernel::FULL),
         ] {
-            nft::apply(&ruleset).unwrap();
+            let armed = load(&ruleset);
             assert_listed(&ruleset);
-            nft::check(&ruleset).unwrap();
+            armed.check(&ruleset).unwrap();
         }
     });
-    Ns::new().run(|| {
+    two_devices().run(|| {
         let ruleset = Ruleset::of(&full, &devices, no_hook);
-        nft::apply(&ruleset).unwrap();
+        order(Some(Transaction::NoEgressHook));
+        load(&ruleset);
+        order(None);
         assert_listed(&ruleset);
     });
 }
@@ -196,11 +222,49 @@ fn five_hundred_exceptions_load_in_one_transaction() {
         })
         .collect();
     let ruleset = Ruleset::of(&policy, &[name("eth0")], Kernel::FULL);
-    let bytes = ruleset.encode().bytes.len();
+    let bytes = ruleset.encode(Hold::Keep).bytes.len();
     assert!(bytes > 256 * 1024, "{bytes}");
     two_devices().run(|| {
-        nft::apply(&ruleset).unwrap();
-        nft::check(&ruleset).unwrap();
+        load(&ruleset).check(&ruleset).unwrap();
+    });
+}
+
+/// Where the kernel has it, nobody but the gateway can change its rules, and they outlive it.
+#[test]
+fn nobody_else_changes_the_rules_while_the_gateway_lives_and_they_outlive_it() {
+    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
+    two_devices().run(|| {
+        let mut armed = load(&ruleset);
+        assert!(armed.owned());
+        let changes = [
+            "delete table inet vpngw",
+            "flush table netdev vpngw",
+            "flush chain inet vpngw output",
+            "insert rule inet vpngw output accept",
+            "add chain inet vpngw output { policy accept; }",
+            "add table inet vpngw { flags dormant; }",
+        ];
+        let nft = |change: &str| Command::new("nft").arg(change).output().unwrap();
+        for change in changes {
+            assert!(!nft(change).status.success(), "{change}");
+        }
+        // No error, and no effect on ours.
+        sh("nft", &["add table ip another"]);
+        sh("nft", &["flush ruleset"]);
+        assert!(!sh("nft", &["list", "tables"]).contains("another"));
+        armed.check(&ruleset).unwrap();
+        armed.apply(&ruleset).unwrap();
+        armed.check(&ruleset).unwrap();
+        // A second gateway is told, and changes nothing.
+        let second = nft::arm().unwrap_err();
+        assert!(second.to_string().contains("another process"), "{second}");
+        armed.check(&ruleset).unwrap();
+        drop(armed);
+        assert_listed(&ruleset);
+        // The next one takes them over; what it leaves can be removed.
+        load(&ruleset).check(&ruleset).unwrap();
+        nft::clear().unwrap();
+        assert_eq!(sh("nft", &["list", "tables"]), "");
     });
 }
 
@@ -219,12 +283,12 @@ fn what_somebody_else_changes_is_noticed() {
             "add table inet vpngw { flags dormant; }",
             "add rule netdev vpngw egress accept",
         ] {
-            nft::apply(&ruleset).unwrap();
-            nft::check(&ruleset).unwrap();
+            let armed = load_shared(&ruleset);
+            armed.check(&ruleset).unwrap();
             let before = nft::generation().unwrap();
             sh("nft", &[change]);
             assert_ne!(nft::generation().unwrap(), before, "{change}");
-            let found = nft::check(&ruleset);
+            let found = armed.check(&ruleset);
             assert!(matches!(found, Err(CheckError::Differs(_))), "{change}");
         }
     });
@@ -234,7 +298,7 @@ fn what_somebody_else_changes_is_noticed() {
 fn a_rule_replaced_by_one_like_it_is_noticed() {
     let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
     two_devices().run(|| {
-        nft::apply(&ruleset).unwrap();
+        let armed = load_shared(&ruleset);
         let listed = sh("nft", &["-a", "list", "chain", "inet", "vpngw", "output"]);
         let line = listed.lines().find(|l| l.contains("\"endpoint\"")).unwrap();
         let (rule, handle) = line.trim().split_once(" # handle ").unwrap();
@@ -245,7 +309,7 @@ fn a_rule_replaced_by_one_like_it_is_noticed() {
                 "replace rule inet vpngw output handle {handle} {other}"
             )],
         );
-        let error = nft::check(&ruleset).unwrap_err().to_string();
+        let error = armed.check(&ruleset).unwrap_err().to_string();
         assert!(error.contains("output: rule 4 is not `oifname"), "{error}");
     });
 }
@@ -256,15 +320,16 @@ fn arming_takes_under_five_milliseconds_and_covers_every_device() {
     ns.run(|| {
         ip("tuntap add dev tun0 mode tun");
         let started = Instant::now();
-        let armed = nft::arm().unwrap();
+        let mut armed = nft::arm().unwrap();
         let took = started.elapsed();
-        assert_eq!(nft::probe(&armed).unwrap(), Kernel::FULL);
+        assert_eq!(nft::probe(&mut armed).unwrap(), Kernel::FULL);
         println!("armed in {took:?}");
         assert!(armed.egress_hook);
         let mut devices = armed.devices.clone();
         devices.sort();
         assert_eq!(devices, [name("eth0"), name("eth1")]);
-        nft::check(&Ruleset::deny_all(&devices, Kernel::FULL)).unwrap();
+        let deny_all = Ruleset::deny_all(&devices, Kernel::FULL);
+        armed.check(&deny_all).unwrap();
         assert!(took < Duration::from_millis(5), "{took:?}");
     });
 }
@@ -310,7 +375,7 @@ fn without_the_capability_nothing_is_armed_and_the_error_says_so() {
 #[test]
 fn a_refused_part_is_named_and_nothing_changes() {
     two_devices().run(|| {
-        nft::arm().unwrap();
+        let mut armed = nft::arm().unwrap();
         let before = sh("nft", &["list", "ruleset"]);
         let mut bad = Ruleset::of(&policy(), &[name("eth0")], Kernel::FULL);
         let chain = bad.tables[0]
@@ -323,7 +388,7 @@ fn a_refused_part_is_named_and_nothing_changes() {
             matches: vec![vpngw::ruleset::Match::Reply],
             ..rule
         });
-        let error = nft::apply(&bad).unwrap_err().to_string();
+        let error = armed.apply(&bad).unwrap_err().to_string();
         assert!(error.starts_with("the kernel refused rule"), "{error}");
         assert!(
             error.contains("(`endpoint`) of chain netdev vpngw egress"),

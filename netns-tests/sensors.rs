@@ -164,6 +164,7 @@ fn the_probe_proves_that_the_way_out_is_closed() {
 #[test]
 fn a_change_that_was_undone_is_kept() {
     let lab = Lab::new();
+    lab.tables_belong_to_nobody();
     let conf = Conf {
         toml: "[metrics]\nlisten = \"127.0.0.1:9586\"".into(),
         ..lab.conf()

@@ -107,6 +107,7 @@ fn policy_rules_that_are_taken_away_come_back() {
 #[test]
 fn tables_that_are_flushed_come_back() {
     let lab = Lab::new();
+    lab.tables_belong_to_nobody();
     let gateway = lab.connect(&lab.conf());
     let rules = || lab.app("nft -s list ruleset");
     let before = rules();

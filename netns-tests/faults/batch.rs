@@ -7,7 +7,7 @@ use std::process::Command;
 
 use socket2::SockRef;
 use vpngw::net::IfName;
-use vpngw::ruleset::{Batch, Kernel, Part, Ruleset};
+use vpngw::ruleset::{Batch, Hold, Kernel, Part, Ruleset};
 use vpngw::sys::fault::{Transaction, order};
 use vpngw::sys::nft::{self, ApplyError};
 
@@ -78,7 +78,7 @@ fn a_fault_at_any_message_of_the_first_transaction_arms_nothing_and_is_said() {
                 modules: false,
             },
         )
-        .encode();
+        .encode(Hold::Keep);
         let last = batch.parts.len() - 1;
         for number in numbers(&batch) {
             order(Some(Transaction::Refused(number)));
@@ -103,28 +103,29 @@ fn a_fault_at_any_message_of_a_replacement_leaves_the_rules_before() {
     let before = Ruleset::deny_all(&devices(), Kernel::FULL);
     let after = Ruleset::of(&policy(), &devices(), Kernel::FULL);
     uplink().run(|| {
-        nft::apply(&before).unwrap();
+        let mut armed = nft::arm().unwrap();
+        armed.apply(&before).unwrap();
         let held = rules();
-        let batch = after.encode();
+        let batch = after.encode(Hold::Keep);
         for number in numbers(&batch) {
             order(Some(Transaction::Refused(number)));
-            let error = nft::apply(&after).expect_err(&format!("message {number}"));
+            let error = armed.apply(&after).expect_err(&format!("message {number}"));
             order(None);
             assert!(
                 !matches!(error, ApplyError::NoAnswer),
                 "message {number}: {error}"
             );
             assert_eq!(rules(), held, "message {number}");
-            nft::check(&before).unwrap();
+            armed.check(&before).unwrap();
             assert_eq!(leaves(), CLOSED, "message {number}");
         }
-        nft::apply(&after).unwrap();
-        nft::check(&after).unwrap();
+        armed.apply(&after).unwrap();
+        armed.check(&after).unwrap();
         // And back: a fault on the way to deny-all does not open anything either.
         let held = rules();
-        for number in numbers(&before.encode()) {
+        for number in numbers(&before.encode(Hold::Keep)) {
             order(Some(Transaction::Refused(number)));
-            nft::apply(&before).unwrap_err();
+            armed.apply(&before).unwrap_err();
             order(None);
             assert_eq!(rules(), held, "message {number}");
         }
@@ -142,14 +143,18 @@ fn without_memory_for_a_transaction_nothing_changes_and_without_memory_for_its_a
         assert_eq!(rules(), "");
         order(Some(Transaction::AnswerLost));
         nft::arm().unwrap_err();
+        assert_eq!(leaves(), CLOSED);
+        order(None);
+        let mut armed = nft::arm().unwrap();
+        order(Some(Transaction::AnswerLost));
         // In force all the same: closed, and taken for open. The warden sets the links down then.
         assert_eq!(leaves(), CLOSED);
-        let error = nft::apply(&after).unwrap_err();
+        let error = armed.apply(&after).unwrap_err();
         assert!(
             matches!(&error, ApplyError::Netlink(why) if why.raw_os_error() == Some(libc::ENOBUFS))
         );
         order(None);
-        nft::check(&after).unwrap();
+        armed.check(&after).unwrap();
     });
 }
 
@@ -160,7 +165,7 @@ fn answers_that_do_not_fit_the_socket_are_no_success() {
     uplink().run(|| {
         nft::arm().unwrap();
         let held = rules();
-        let mut batch = Ruleset::of(&policy(), &devices(), Kernel::FULL).encode();
+        let mut batch = Ruleset::of(&policy(), &devices(), Kernel::FULL).encode(Hold::Keep);
         // Each message from the first table on is refused, each refusal is a message.
         let mut at = 0;
         for number in 0..batch.parts.len() {
@@ -207,12 +212,14 @@ fn a_kernel_without_the_egress_hook_gets_everything_else() {
     };
     uplink().run(|| {
         order(Some(Transaction::NoEgressHook));
-        let armed = nft::arm().unwrap();
+        let mut armed = nft::arm().unwrap();
         assert!(!armed.egress_hook);
-        nft::check(&Ruleset::deny_all(&devices(), bare)).unwrap();
-        let kernel = nft::probe(&armed).unwrap();
+        armed.check(&Ruleset::deny_all(&devices(), bare)).unwrap();
+        let kernel = nft::probe(&mut armed).unwrap();
         assert!(!kernel.egress_hook && kernel.modules);
-        nft::apply(&Ruleset::of(&policy(), &devices(), kernel)).unwrap();
+        armed
+            .apply(&Ruleset::of(&policy(), &devices(), kernel))
+            .unwrap();
         order(None);
         // What that means: packets are held, frames are not, and the status and the log say so.
         assert_eq!(
@@ -238,7 +245,7 @@ fn a_kernel_without_anything_else_is_not_armed() {
                 modules: false,
             },
         )
-        .encode();
+        .encode(Hold::Keep);
         let arp = batch
             .parts
             .iter()

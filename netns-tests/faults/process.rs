@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The file from which a gateway takes its orders of faults.
 fn orders(lab: &Lab) -> PathBuf {
-    let path = lab.folder.path().join("fault");
+    let path = lab.faults();
     std::fs::write(&path, "").unwrap();
     path
 }
@@ -175,6 +175,7 @@ fn a_reload_that_the_kernel_refuses_changes_nothing() {
 fn when_the_rules_are_lost_and_cannot_be_loaded_every_link_goes_down() {
     let lab = Lab::new();
     let orders = orders(&lab);
+    lab.tables_belong_to_nobody();
     let gateway = start(&lab, &orders);
     gateway.wait_connected();
     std::fs::write(&orders, "refused 2").unwrap();

@@ -65,6 +65,7 @@ impl Gateway {
         command
             .arg("--socket")
             .arg(&socket)
+            .env("NETNS_FAULT", lab.faults())
             .envs(env.iter().copied());
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);

@@ -133,6 +133,17 @@ impl Lab {
         self.ns.run("app", line)
     }
 
+    /// From now on gateways find a kernel whose tables belong to nobody (before Linux 6.9), so that whoever has
+    /// NET_ADMIN can change their rules.
+    pub fn tables_belong_to_nobody(&self) {
+        fs::write(self.faults(), "no-owner").unwrap();
+    }
+
+    /// The file from which gateways take their orders of faults (`vpngw::sys::fault`).
+    pub fn faults(&self) -> PathBuf {
+        self.folder.path().join("fault")
+    }
+
     /// Remembers a log that is printed if the test fails.
     pub fn remember(&self, log: PathBuf) {
         self.logs.borrow_mut().push(log);

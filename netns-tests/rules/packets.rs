@@ -13,7 +13,7 @@ use vpngw::ruleset::{Hook, Kernel, Ruleset};
 use vpngw::sys::nft;
 
 use super::wire::{Wire, frame, udp};
-use super::{Ns, ip, name, policy, sh};
+use super::{Ns, ip, load, name, policy, sh};
 
 /// Long enough for anything on one machine.
 const SOON: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ fn lab_policy() -> Policy {
 impl Lab {
     pub(super) fn connect(&self) {
         let ruleset = Ruleset::of(&lab_policy(), &[name("eth0")], Kernel::FULL);
-        self.app.run(|| nft::apply(&ruleset).unwrap());
+        self.app.run(|| load(&ruleset));
     }
 
     /// Packets that rules of this reason have counted in the chain.
@@ -207,6 +207,7 @@ fn a_raw_frame_dies_at_egress() {
     assert!(armed.egress_hook);
     let error = near.send(&canary).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
+    drop(armed);
     lab.connect();
     let error = near.send(&canary).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
@@ -458,7 +459,7 @@ fn an_open_connection_outlives_a_block() {
     client.set_read_timeout(Some(SOON * 20)).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     let blocked = Ruleset::deny_all(&[name("eth0")], Kernel::FULL);
-    lab.app.run(|| nft::apply(&blocked).unwrap());
+    lab.app.run(|| load(&blocked));
     server.write_all(b"hello").unwrap();
     let before = client
         .set_read_timeout(Some(SOON))

@@ -7,7 +7,7 @@ use vpngw::policy::{Direction, Flow, Policy, Reason, verdict};
 use vpngw::ruleset::{Kernel, Ruleset};
 use vpngw::sys::nft;
 
-use super::{name, sh};
+use super::{load, name, sh};
 
 mod kernel;
 mod packet;
@@ -86,7 +86,7 @@ fn round(
     }
     let devices = [name("eth0"), name("eth1")];
     let ruleset = Ruleset::of(policy, &devices, Kernel::FULL);
-    stage.app.run(|| nft::apply(&ruleset).unwrap());
+    stage.app.run(|| load(&ruleset));
     for packet in packets {
         let outcome = stage.shoot(packet);
         let wanted = verdict(policy, &packet.flow);
@@ -162,7 +162,7 @@ fn fragments_and_odd_frames_pass_under_no_policy() {
     for _ in 0..POLICIES {
         let policy = random.policy();
         let ruleset = Ruleset::of(&policy, &[name("eth0"), name("eth1")], Kernel::FULL);
-        stage.app.run(|| nft::apply(&ruleset).unwrap());
+        stage.app.run(|| load(&ruleset));
         for bytes in &control {
             for device in ["eth0", "eth1"] {
                 assert!(

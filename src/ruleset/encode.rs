@@ -27,6 +27,12 @@ const DELTABLE: u16 = NFTABLES << 8 | 2;
 const NEWCHAIN: u16 = NFTABLES << 8 | 3;
 const NEWRULE: u16 = NFTABLES << 8 | 6;
 
+/// `NFTA_TABLE_FLAGS`.
+const TABLE_FLAGS: u16 = 2;
+/// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but the socket that made the table may change it, and it
+/// outlives that socket (Linux 6.9; never the first without the second).
+pub const OWNED: u32 = 0x2 | 0x4;
+
 /// `NFTNL_UDATA_RULE_COMMENT`: where nft keeps a comment in the user data of a rule.
 const COMMENT: u8 = 0;
 
@@ -41,6 +47,19 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// What each message is about, by its sequence number.
     pub parts: Vec<Part>,
+}
+
+/// Whose the tables are before a transaction and after it. The kernel takes a table of one kind for another
+/// only if it is deleted in between (nf_tables_updtable, net/netfilter/nf_tables_api.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Ours, or left behind by one whose they were, or not there; ours.
+    Keep,
+    /// Anybody's; ours.
+    Take,
+    /// Anybody's; anybody's. All that a kernel before Linux 6.9 can do without losing the tables when the
+    /// process ends.
+    Share,
 }
 
 /// What a message of a batch is about.
@@ -78,10 +97,10 @@ impl fmt::Display for Part {
 
 impl Ruleset {
     /// The batch that replaces whatever our tables hold with this ruleset.
-    pub fn encode(&self) -> Batch {
+    pub fn encode(&self, hold: Hold) -> Batch {
         let mut writer = Writer::begin();
         for table in &self.tables {
-            writer.replace(table);
+            writer.replace(table, hold);
         }
         writer.end()
     }
@@ -89,11 +108,11 @@ impl Ruleset {
 
 /// The batch that deletes our tables of these families. One that is not there is added first, so that
 /// deleting it is no error.
-pub fn clear(families: &[Family]) -> Batch {
+pub fn clear(families: &[Family], hold: Hold) -> Batch {
     let mut writer = Writer::begin();
     for family in families {
-        writer.table(NEWTABLE, *family);
-        writer.table(DELTABLE, *family);
+        writer.new_table(*family, hold == Hold::Keep);
+        writer.delete_table(*family);
     }
     writer.end()
 }
@@ -126,10 +145,10 @@ impl Writer {
         }
     }
 
-    fn replace(&mut self, table: &Table) {
-        self.table(NEWTABLE, table.family);
-        self.table(DELTABLE, table.family);
-        self.table(NEWTABLE, table.family);
+    fn replace(&mut self, table: &Table, hold: Hold) {
+        self.new_table(table.family, hold == Hold::Keep);
+        self.delete_table(table.family);
+        self.new_table(table.family, hold != Hold::Share);
         for chain in &table.chains {
             self.chain(table.family, chain);
         }
@@ -140,10 +159,19 @@ impl Writer {
         }
     }
 
-    fn table(&mut self, kind: u16, family: Family) {
-        let flags = if kind == NEWTABLE { CREATE } else { 0 };
+    fn new_table(&mut self, family: Family, owned: bool) {
         let part = Part::Table(family);
-        self.message(kind, flags, (family.number(), 0), part, |message| {
+        self.message(NEWTABLE, CREATE, (family.number(), 0), part, |message| {
+            put_str(message, 1, TABLE);
+            if owned {
+                put_u32(message, TABLE_FLAGS, OWNED);
+            }
+        });
+    }
+
+    fn delete_table(&mut self, family: Family) {
+        let part = Part::Table(family);
+        self.message(DELTABLE, 0, (family.number(), 0), part, |message| {
             put_str(message, 1, TABLE);
         });
     }

@@ -17,7 +17,7 @@ mod rules;
 pub mod stored;
 mod text;
 
-pub use encode::{Batch, Part, clear};
+pub use encode::{Batch, Hold, OWNED, Part, clear};
 pub use eval::Decision;
 
 /// The name of each of our tables.

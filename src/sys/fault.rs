@@ -50,6 +50,8 @@ mod ordered {
         Refused(usize),
         /// The kernel says of the egress hook what one before Linux 5.16 says.
         NoEgressHook,
+        /// The kernel says of tables that belong to a process what one before Linux 6.9 says.
+        NoOwner,
         /// The kernel has no memory to take the transaction.
         NotTaken,
         /// The kernel takes the transaction and has no memory for the answer.
@@ -92,6 +94,7 @@ mod ordered {
                 let chain = number.and_then(|number| message(&mut bytes, number));
                 chain.into_iter().for_each(hang_elsewhere);
             }
+            Some(Transaction::NoOwner) => owner_unknown(batch, &mut bytes),
             None => {}
         }
         Ok((bytes, Ok(())))
@@ -113,11 +116,27 @@ mod ordered {
             match word {
                 "refused" => number.parse().ok().map(Transaction::Refused),
                 "no-egress-hook" => Some(Transaction::NoEgressHook),
+                "no-owner" => Some(Transaction::NoOwner),
                 "not-taken" => Some(Transaction::NotTaken),
                 "answer-lost" => Some(Transaction::AnswerLost),
                 _ => None,
             }
         })
+    }
+
+    /// Flags of a table that no kernel knows (`NFT_TABLE_F_MASK`).
+    fn owner_unknown(batch: &Batch, bytes: &mut [u8]) {
+        // NFTA_TABLE_FLAGS: length 8, type 2, owner and persist.
+        let flags = [8, 0, 2, 0, 0, 0, 0, 6];
+        for (number, part) in batch.parts.iter().enumerate() {
+            let table = matches!(part, Part::Table(_));
+            let message = message(bytes, number).filter(|_| table);
+            if let Some(last) = message.and_then(|it| it.last_chunk_mut::<8>())
+                && *last == flags
+            {
+                last[7] = 0x80;
+            }
+        }
     }
 
     /// The message of this number in the batch.

@@ -5,13 +5,14 @@ use std::io;
 
 use crate::net::IfName;
 use crate::ruleset::attribute::{find, find_name, find_str, find_u32};
-use crate::ruleset::{self, Batch, Family, Hook, Kernel, Part, Ruleset};
+use crate::ruleset::{self, Batch, Family, Hold, Hook, Kernel, Part, Ruleset};
 use crate::sys::fault;
 use crate::sys::netlink::Netlink;
 
 mod readback;
 
-pub use readback::{CheckError, Counter, Totals, check, counters};
+use readback::check;
+pub use readback::{CheckError, Counter, Totals, counters};
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: isize = 0;
@@ -45,8 +46,11 @@ const EPERM: i32 = 1;
 
 /// Error numbers by which a kernel says that it has no such thing (asm-generic/errno.h).
 const ENOENT: i32 = 2;
+const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
+/// No room for an answer.
+const ENOBUFS: i32 = 105;
 
 /// Deny-all is in force.
 #[derive(Debug)]
@@ -56,9 +60,37 @@ pub struct Armed {
     pub egress_hook: bool,
     /// The devices other than loopback and TUN.
     pub devices: Vec<IfName>,
-    /// Closing it waits until the kernel has freed what the transaction replaced (nft_rcv_nl_event,
+    /// Whose the tables are.
+    hold: Hold,
+    /// What the tables belong to. Closing it waits until the kernel has freed what the transaction replaced (nft_rcv_nl_event,
     /// net/netfilter/nf_tables_api.c: two RCU grace periods, 8 to 15 ms), so it is left for later.
-    _socket: Netlink,
+    socket: Netlink,
+}
+
+impl Armed {
+    /// Makes `ruleset` be in force, replacing whatever our tables held.
+    ///
+    /// # Errors
+    ///
+    /// The part that the kernel refused; then nothing has changed.
+    pub fn apply(&mut self, ruleset: &Ruleset) -> Result<(), ApplyError> {
+        commit(&mut self.socket, &ruleset.encode(self.hold))
+    }
+
+    /// Whether nobody but this process may change the tables.
+    pub fn owned(&self) -> bool {
+        self.hold != Hold::Share
+    }
+
+    /// Whether the kernel holds exactly `ruleset` in our tables: every chain with its hook and policy, every
+    /// rule with all of its expressions, in order, and none besides.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError::Differs`] with the first difference, or that it could not be told.
+    pub fn check(&self, ruleset: &Ruleset) -> Result<(), CheckError> {
+        check(ruleset, if self.owned() { ruleset::OWNED } else { 0 })
+    }
 }
 
 /// A transaction that is not known to be in force.
@@ -113,6 +145,12 @@ impl ApplyError {
         }
     }
 
+    /// Whether the kernel will not have tables of this kind: it knows no owner, or those that are there have
+    /// none (nf_tables_newtable, nf_tables_updtable).
+    fn wrong_hold(&self) -> bool {
+        matches!(self.refused(), Some((Part::Table(_), EOPNOTSUPP | EINVAL)))
+    }
+
     /// Whether the egress chain may have failed for a device that is gone: list [`devices`] and try again.
     /// Since Linux 6.16 a chain waits for its devices instead.
     pub fn device_gone(&self) -> bool {
@@ -132,18 +170,31 @@ pub fn arm() -> Result<Armed, ApplyError> {
         egress_hook: true,
         modules: false,
     };
+    let mut hold = Hold::Keep;
     let mut retried = false;
     loop {
         let devices = devices()?;
-        let batch = Ruleset::deny_all(&devices, kernel).encode();
+        let batch = Ruleset::deny_all(&devices, kernel).encode(hold);
         match commit(&mut nft, &batch) {
             Ok(()) => {
                 let egress_hook = kernel.egress_hook;
+                let hold = match hold {
+                    Hold::Keep | Hold::Take => Hold::Keep,
+                    Hold::Share => Hold::Share,
+                };
                 return Ok(Armed {
                     egress_hook,
                     devices,
-                    _socket: nft,
+                    hold,
+                    socket: nft,
                 });
+            }
+            // Tables that an older release left, or a kernel that knows no owner.
+            Err(error) if error.wrong_hold() && hold != Hold::Share => {
+                hold = match hold {
+                    Hold::Keep => Hold::Take,
+                    Hold::Take | Hold::Share => Hold::Share,
+                };
             }
             Err(error) if error.device_gone() && !retried => retried = true,
             Err(error) if error.no_egress_hook() && kernel.egress_hook => {
@@ -151,8 +202,6 @@ pub fn arm() -> Result<Armed, ApplyError> {
             }
             Err(error) => return Err(error),
         }
-        // A refused transaction may leave answers behind.
-        nft = Netlink::open(NETFILTER)?;
     }
 }
 
@@ -161,12 +210,12 @@ pub fn arm() -> Result<Armed, ApplyError> {
 /// # Errors
 ///
 /// Deny-all cannot be loaded at all; what was in force is in force still.
-pub fn probe(armed: &Armed) -> Result<Kernel, ApplyError> {
+pub fn probe(armed: &mut Armed) -> Result<Kernel, ApplyError> {
     let kernel = Kernel {
         egress_hook: armed.egress_hook,
         modules: true,
     };
-    match apply(&Ruleset::deny_all(&armed.devices, kernel)) {
+    match armed.apply(&Ruleset::deny_all(&armed.devices, kernel)) {
         Ok(()) => Ok(kernel),
         // `log` and `reject` without their modules (nft_expr_type_get, net/netfilter/nf_tables_api.c).
         Err(error) if matches!(error.refused(), Some((Part::Rule(..), ENOENT))) => {
@@ -174,19 +223,11 @@ pub fn probe(armed: &Armed) -> Result<Kernel, ApplyError> {
                 modules: false,
                 ..kernel
             };
-            apply(&Ruleset::deny_all(&armed.devices, kernel)).map(|()| kernel)
+            let deny_all = Ruleset::deny_all(&armed.devices, kernel);
+            armed.apply(&deny_all).map(|()| kernel)
         }
         Err(error) => Err(error),
     }
-}
-
-/// Makes `ruleset` be in force, replacing whatever our tables held.
-///
-/// # Errors
-///
-/// The part that the kernel refused; then nothing has changed.
-pub fn apply(ruleset: &Ruleset) -> Result<(), ApplyError> {
-    commit(&mut Netlink::open(NETFILTER)?, &ruleset.encode())
 }
 
 /// Removes our tables. After this nothing is filtered: only `vpngw cleanup` calls it.
@@ -196,13 +237,24 @@ pub fn apply(ruleset: &Ruleset) -> Result<(), ApplyError> {
 /// The part that the kernel refused. A family that it does not have is no error.
 pub fn clear() -> Result<(), ApplyError> {
     for family in Family::ALL {
-        let batch = ruleset::clear(&[family]);
-        match commit(&mut Netlink::open(NETFILTER)?, &batch) {
-            Err(error) if error.no_egress_hook() => {}
-            other => other?,
-        }
+        clear_family(family)?;
     }
     Ok(())
+}
+
+fn clear_family(family: Family) -> Result<(), ApplyError> {
+    let clear = |hold| {
+        let batch = ruleset::clear(&[family], hold);
+        commit(&mut Netlink::open(NETFILTER)?, &batch)
+    };
+    match clear(Hold::Keep) {
+        Err(error) if error.wrong_hold() => match clear(Hold::Share) {
+            Err(error) if error.no_egress_hook() => Ok(()),
+            other => other,
+        },
+        Err(error) if error.no_egress_hook() => Ok(()),
+        other => other,
+    }
 }
 
 /// The number of the last change of any table in this namespace, by whomever.
@@ -258,6 +310,9 @@ fn leads_out(link: &[u8]) -> Option<bool> {
 /// What the operator can do about an error for which the kernel has no words.
 fn hint(part: Part, errno: i32) -> Option<&'static str> {
     match (part, errno) {
+        (Part::Table(_), EPERM) => {
+            Some("the rules belong to another process; is a gateway running here?")
+        }
         (_, EPERM) => Some("CAP_NET_ADMIN is needed"),
         (Part::Table(_), EOPNOTSUPP | EAFNOSUPPORT) => {
             Some("this kernel has no such tables; nf_tables with inet and arp is needed")
@@ -271,6 +326,28 @@ fn hint(part: Part, errno: i32) -> Option<&'static str> {
 /// kernel answers to each message by itself, so all answers are read before one is believed
 /// (nfnetlink_rcv_batch, net/netfilter/nfnetlink.c).
 fn commit(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
+    let outcome = answered(nft, batch);
+    if outcome.is_err() {
+        // A refused transaction leaves answers behind, which would be taken for those of the next.
+        drain(nft);
+    }
+    outcome
+}
+
+fn drain(nft: &mut Netlink) {
+    loop {
+        match nft.receive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // Answers were lost: the rest is still there.
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => {}
+            // A socket that is broken says so to the next transaction.
+            Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+fn answered(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
     let (bytes, answer) = fault::spoil(batch)?;
     nft.send(bytes.as_ref())?;
     answer?;

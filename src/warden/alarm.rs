@@ -71,7 +71,10 @@ impl Namespace {
         leaks.append(&mut self.alarm.found);
         for Leak { evidence, .. } in &leaks {
             self.facts.leaks += evidence.count;
-            self.facts.last_leak = Some(evidence.what.clone());
+            // A frame says more than a number.
+            if evidence.sensor == Sensor::Frame || self.facts.last_leak.is_none() {
+                self.facts.last_leak = Some(evidence.what.clone());
+            }
             self.note(evidence.clone());
         }
         leaks

@@ -67,6 +67,7 @@ pub enum StartError {
 pub(super) struct Namespace {
     pub(super) config: Config,
     pub(super) kernel: Kernel,
+    pub(super) armed: Armed,
     pub(super) mark: Fwmark,
     pub(super) tun: Tun,
     control: UnixListener,
@@ -112,11 +113,11 @@ impl Namespace {
     /// Makes the namespace ready: the tunnel device, the uplink's routes, `resolv.conf`, the rules.
     pub(super) fn enter(
         config: Config,
-        armed: Armed,
+        mut armed: Armed,
         armed_in: Duration,
         resolv_conf: PathBuf,
     ) -> Result<Self, StartError> {
-        let kernel = nft::probe(&armed).map_err(Unsettled::from)?;
+        let kernel = nft::probe(&mut armed).map_err(Unsettled::from)?;
         let device = &config.tunnel.device;
         let tun = tun::create(device, config.tunnel.offload)?;
         let watcher = Watcher::start().map_err(StartError::Watch)?;
@@ -132,6 +133,7 @@ impl Namespace {
         };
         let mut namespace = Self {
             kernel,
+            armed,
             mark: config.tunnel.fwmark.map_or(Fwmark::DEFAULT, Fwmark),
             uplink: None,
             last_uplink: None,

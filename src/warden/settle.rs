@@ -91,7 +91,7 @@ impl Namespace {
         let Some(ruleset) = &self.in_force else {
             return;
         };
-        match nft::check(ruleset) {
+        match self.armed.check(ruleset) {
             Ok(()) => {}
             Err(CheckError::Differs(what)) => {
                 warn!(
@@ -141,7 +141,7 @@ impl Namespace {
             return Ok(());
         }
         self.count();
-        if let Err(error) = nft::apply(&ruleset) {
+        if let Err(error) = self.armed.apply(&ruleset) {
             // Which rules are in force cannot be told: those that are wanted next are loaded, whichever
             // they are.
             if !error.changed_nothing() {

@@ -15,7 +15,7 @@ const GETTABLE: u16 = 10 << 8 | 1;
 const GETCHAIN: u16 = 10 << 8 | 4;
 const GETRULE: u16 = 10 << 8 | 7;
 
-/// `NFTA_TABLE_NAME`, `NFTA_TABLE_FLAGS`; any flag (dormant, owner) is not ours.
+/// `NFTA_TABLE_NAME`, `NFTA_TABLE_FLAGS`; any other flag than ours (dormant) would be somebody's.
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 
@@ -109,16 +109,11 @@ pub fn counters() -> io::Result<Vec<Counter>> {
     Ok(found)
 }
 
-/// Whether the kernel holds exactly `ruleset` in our tables: every chain with its hook and policy, every
-/// rule with all of its expressions, in order, and none besides.
-///
-/// # Errors
-///
-/// [`CheckError::Differs`] with the first difference, or that it could not be told.
-pub fn check(ruleset: &Ruleset) -> Result<(), CheckError> {
+/// See [`super::Armed::check`]; `flags` is what our tables have.
+pub(super) fn check(ruleset: &Ruleset, flags: u32) -> Result<(), CheckError> {
     let mut netlink = Netlink::open(NETFILTER)?;
     for table in &ruleset.tables {
-        check_table(&mut netlink, table)?;
+        check_table(&mut netlink, table, flags)?;
         check_chains(&mut netlink, table)?;
         check_rules(&mut netlink, table)?;
     }
@@ -129,13 +124,13 @@ fn differs(table: &Table, what: &str) -> CheckError {
     CheckError::Differs(format!("table {} {TABLE}: {what}", table.family.as_str()))
 }
 
-fn check_table(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> {
+fn check_table(netlink: &mut Netlink, table: &Table, wanted: u32) -> Result<(), CheckError> {
     let tables = dump(netlink, GETTABLE, table.family, TABLE_NAME)?;
     let Some(found) = tables.first() else {
         return Err(differs(table, "is gone"));
     };
     match find_u32(found, TABLE_FLAGS) {
-        Some(0) => Ok(()),
+        Some(flags) if flags == wanted => Ok(()),
         Some(_) | None => Err(differs(table, "has flags that we did not set")),
     }
 }
