@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task;
 use tokio::time::{self, Instant};
 use tracing::{debug, error, info, warn};
 
@@ -99,7 +100,12 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 };
                 settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
             }
-            () = namespace.stirred() => look_for_leaks(&mut namespace, &mut child).await,
+            () = namespace.stirred() => {
+                look_for_leaks(&mut namespace, &mut child).await;
+                // While frames keep coming this is always ready, and notifications are only heard of by
+                // who waits.
+                task::yield_now().await;
+            }
             () = until(settle_at) => {
                 settle_at = None;
                 if namespace.look_again() {

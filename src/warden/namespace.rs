@@ -284,6 +284,8 @@ impl Namespace {
         let first = leaks.first()?.clone();
         self.facts.leaks += leaks.len() as u64;
         self.facts.last_leak = leaks.last().cloned();
+        // Rules that are gone are loaded again here: blocked already, they would be taken for being in force.
+        self.verify();
         // The first one stays the reason; it is what the operator has to hear of.
         self.block(BlockReason::Leak(first.clone()));
         Some(first)
@@ -292,12 +294,15 @@ impl Namespace {
     /// Looks at devices, addresses, routes and rules again and puts right what is not as it should be.
     /// Returns whether the uplink is another one.
     pub(super) fn look_again(&mut self) -> bool {
+        // The rules first: packets may be leaving, and whoever can blind us could remove them then.
+        self.verify();
+        if self.in_force.is_none() {
+            self.settle_or_block();
+        }
         let seen = match self.observe() {
             Ok(seen) => seen,
             Err(error) => {
                 warn!(%error, "the uplink cannot be observed");
-                // The rules are looked at all the same: whoever can blind us could then remove them.
-                self.verify();
                 self.settle_or_block();
                 self.routes_wanting = true;
                 return false;
@@ -317,7 +322,6 @@ impl Namespace {
             }
         }
         self.keep_tunnel();
-        self.verify();
         self.settle_or_block();
         changed
     }
