@@ -186,12 +186,12 @@ async fn reconfigure(namespace: &mut Namespace, child: &mut Child, config: Confi
 
 async fn look_for_leaks(namespace: &mut Namespace, child: &mut Child) {
     let known = matches!(namespace.blocked(), Some(BlockReason::Leak(_)));
-    if let Some(leak) = namespace.leaked(Instant::now()) {
+    if let Some(leak) = namespace.leaked(Instant::now())
+        && !known
+    {
         // Which frame it was is in the status; its destination is the user's affair. Said once a block:
-        // whoever can leak could fill the log.
-        if !known {
-            error!("LEAK: a frame left that the policy does not permit; everything is blocked");
-        }
+        // whoever can leak could fill the log, and keep us waiting for an engine that has to hear of each.
+        error!("LEAK: a frame left that the policy does not permit; everything is blocked");
         debug!(leak, "leak");
         facts(namespace, child).await;
         child
