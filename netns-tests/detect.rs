@@ -1,13 +1,18 @@
 //! Each defect that somebody can make, and what becomes of it: put right or blocked, within a bound, and
 //! `vpngw status` says how it is. Those who can make them have CAP_NET_ADMIN.
 
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use vpngw::control::api::{State, Status};
 
+use crate::lab::canary;
+use crate::lab::capture::Capture;
 use crate::lab::gateway::Gateway;
+use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::tunnel::{Stream, ask, assert_inside};
-use crate::lab::{EVIL, HOST, LAN, Lab, at, settled, wait};
+use crate::lab::{EVIL, HOST, LAN, Lab, ROUTER_MAC, at, settled, wait};
 use crate::probes::program::{Persona, Program};
 use crate::probes::{self, Family};
 
@@ -205,8 +210,7 @@ fn a_new_device_with_a_default_route_is_closed_within_the_bound() {
     assert_well(&lab, &gateway);
     let frame = crate::lab::forge::ipv4_udp((EVIL, 9), (LAN, 9), b"frame");
     let sent = lab.ns.enter("app", || {
-        let socket =
-            crate::lab::raw::PacketSocket::open("eth1", crate::lab::raw::Layer::Payload, 0)?;
+        let socket = PacketSocket::open("eth1", Layer::Payload, 0)?;
         socket.send_to(&frame, 0x0800, [0xff; 6])
     });
     assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
@@ -285,4 +289,75 @@ fn a_change_of_the_rules_is_undone_while_blocked() {
     lab.sensor.drain();
     lab.sensor.permit(|rules| rules.endpoints.clear());
     probes_hold(&lab);
+}
+
+/// What a program with CAP_NET_ADMIN gains by a flush: as long as it takes us to be told and to load the
+/// rules again, whatever it sends leaves. It is seen, and then everything is blocked.
+#[test]
+fn a_flush_opens_for_milliseconds_and_is_seen() {
+    let lab = Lab::new();
+    lab.tables_belong_to_nobody();
+    let gateway = lab.connect(&lab.conf());
+    lab.sensor.disarm();
+    let times = Arc::<Mutex<Vec<SystemTime>>>::default();
+    let list = times.clone();
+    let _capture = Capture::start(&lab.ns, "rtr", "toapp", move |frame| {
+        if !frame.outgoing && !canary::find(frame.bytes).is_empty() {
+            list.lock().unwrap().push(frame.at);
+        }
+    });
+    let mut spans = Vec::new();
+    let mut frames = 0;
+    for _ in 0..10 {
+        times.lock().unwrap().clear();
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = stop.clone();
+        let sender = lab.ns.spawn("app", move || {
+            // Past the routes, which a flush leaves as they are.
+            let socket = PacketSocket::open("eth0", Layer::Payload, 0).unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                let _ = socket.send_to(
+                    &crate::lab::forge::datagram(&canary::fresh()),
+                    0x0800,
+                    ROUTER_MAC,
+                );
+            }
+        });
+        lab.app("nft flush ruleset");
+        wait("it is closed again", BOUND, || {
+            (lab.app("nft list tables").matches("vpngw").count() == 3).then_some(())
+        });
+        lab.sensor.drain();
+        stop.store(true, Ordering::Relaxed);
+        sender.join().unwrap();
+        let times = times.lock().unwrap().clone();
+        frames += times.len();
+        if let (Some(first), Some(last)) = (times.first(), times.last()) {
+            spans.push(last.duration_since(*first).unwrap());
+            // The sensor has seen it.
+            let leaked = |s: &Status| s.state == State::Blocked && s.leaks.detected > 0;
+            gateway.wait_for("it blocks", BOUND, leaked);
+            // Frames that the sensor had not got to yet block it again.
+            wait("an operator opens it", PATIENCE, || {
+                gateway.ctl(&["connect"]);
+                let ready = || gateway.status().is_some_and(|s| s.ready()).then_some(());
+                (0..50).find_map(|_| {
+                    ready().or_else(|| {
+                        std::thread::sleep(Duration::from_millis(20));
+                        None
+                    })
+                })
+            });
+        }
+    }
+    spans.sort_unstable();
+    println!(
+        "{} of 10 flushes let {frames} frames out; from the first to the last: {spans:.1?}",
+        spans.len()
+    );
+    assert!(
+        !spans.is_empty(),
+        "the control: nothing left although the rules were gone"
+    );
+    assert!(spans.iter().all(|span| *span < BOUND), "{spans:?}");
 }

@@ -223,7 +223,7 @@ fn names_that_change_open_nothing() {
         lab.ns.feed(
             "app",
             "ip -batch -",
-            "addr add 10.64.0.2/24 dev tun0\nlink set tun0 up\nroute replace default dev tun0\n",
+            "addr replace 10.64.0.2/24 dev tun0\nlink set tun0 up\nroute replace default dev tun0\n",
         );
         let far = Far::start(&lab, "thief");
         lab.ns.run("evil", "ip link set thief up");

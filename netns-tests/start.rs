@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::mount_bind;
 
 use crate::lab::flood::Flood;
-use crate::lab::gateway::Gateway;
+use crate::lab::gateway::{Gateway, PROGRAM};
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{Lab, wait};
 use crate::probes::{self, Family};
@@ -110,4 +110,25 @@ fn broken(lab: &Lab, folder: &Path) -> Vec<(&'static str, std::path::PathBuf)> {
             path
         }),
     ]
+}
+
+/// Where the rules belong to the gateway, a second one can change nothing; it must not cut the first one off either.
+#[test]
+fn a_second_gateway_is_refused_and_the_first_one_goes_on() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let before = lab.app("nft -s list ruleset");
+    let config = gateway.config.display();
+    let second = lab
+        .ns
+        .output("app", &format!("{PROGRAM} run --config {config}"));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("a gateway runs in this namespace already"),
+        "{said}"
+    );
+    assert_eq!(lab.app("nft -s list ruleset"), before);
+    assert_inside(&lab.ns, 1);
+    lab.sensor.verdict();
 }

@@ -94,6 +94,13 @@ const HOST: &str = "this looks like the machine's own network namespace: closing
     add`, `ip netns exec`), or say `run --allow-host` if you mean this one";
 
 fn unarmed(error: nft::ApplyError) -> Failure {
+    if error.is_owned()
+        && let Some(process) = gateway()
+    {
+        return Failure::usage(anyhow::anyhow!(
+            "a gateway runs in this namespace already (process {process}); nothing was changed"
+        ));
+    }
     let error = anyhow::Error::from(error);
     match link::all_down() {
         Ok(()) => Failure::usage(error.context(
@@ -105,6 +112,14 @@ fn unarmed(error: nft::ApplyError) -> Failure {
              NAMESPACE IS OPEN; the gateway needs CAP_NET_ADMIN (`cap_add: [NET_ADMIN]`)"
         ))),
     }
+}
+
+/// The process of the gateway that the rules belong to. They may belong to somebody else, who is no reason to
+/// leave the links up.
+fn gateway() -> Option<u32> {
+    let process = nft::owner().ok()??;
+    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).ok()?;
+    (name.trim_end() == "vpngw").then_some(process)
 }
 
 /// The configuration; `None` when what is wrong with it has been printed.

@@ -2,6 +2,7 @@
 //! transaction, or not at all.
 
 use std::io;
+use std::time::Duration;
 
 use crate::net::IfName;
 use crate::ruleset::attribute::{find, find_name, find_str, find_u32};
@@ -12,7 +13,7 @@ use crate::sys::netlink::Netlink;
 mod readback;
 
 use readback::check;
-pub use readback::{CheckError, Counter, Totals, counters};
+pub use readback::{CheckError, Counter, Totals, counters, owner};
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: isize = 0;
@@ -51,6 +52,10 @@ const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 /// No room for an answer.
 const ENOBUFS: i32 = 105;
+
+/// How long tables may belong to a process that is ending, and how often that is looked at.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Deny-all is in force.
 #[derive(Debug)]
@@ -145,6 +150,11 @@ impl ApplyError {
         }
     }
 
+    /// Whether the tables belong to another process, which nobody but the kernel can make it give up.
+    pub fn is_owned(&self) -> bool {
+        matches!(self.refused(), Some((Part::Table(_), EPERM)))
+    }
+
     /// Whether the kernel will not have tables of this kind: it knows no owner, or those that are there have
     /// none (nf_tables_newtable, nf_tables_updtable).
     fn wrong_hold(&self) -> bool {
@@ -172,6 +182,7 @@ pub fn arm() -> Result<Armed, ApplyError> {
     };
     let mut hold = Hold::Keep;
     let mut retried = false;
+    let mut waited = Duration::ZERO;
     loop {
         let devices = devices()?;
         let batch = Ruleset::deny_all(&devices, kernel).encode(hold);
@@ -188,6 +199,11 @@ pub fn arm() -> Result<Armed, ApplyError> {
                     hold,
                     socket: nft,
                 });
+            }
+            // A process that they belonged to has not quite ended.
+            Err(error) if error.is_owned() && waited < PATIENCE => {
+                std::thread::sleep(PAUSE);
+                waited += PAUSE;
             }
             // Tables that an older release left, or a kernel that knows no owner.
             Err(error) if error.wrong_hold() && hold != Hold::Share => {

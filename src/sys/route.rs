@@ -80,7 +80,7 @@ pub fn observe_again(
 }
 
 /// Makes routes and rules those of the plan. What an earlier run left behind is replaced. The tunnel
-/// device must exist and be up. Returns the steps that took something out, in the notation of `ip`.
+/// device must exist and be up. Returns the steps that took out what others had put there, as `ip` has it.
 ///
 /// # Errors
 /// Where the kernel refuses a step, or the tables differ from the plan afterwards.
@@ -108,15 +108,23 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>, RouteError> {
     Err(RouteError::Unsettled(left))
 }
 
+/// What others had put there: not ours of before, and not the default route that comes with an uplink.
 fn taken_out(steps: &[Change], rule_steps: &[RuleChange]) -> Vec<String> {
-    let routes = steps
-        .iter()
-        .filter(|step| matches!(step, Change::Remove(_)));
-    let rules = rule_steps
-        .iter()
-        .filter(|step| matches!(step, RuleChange::Remove(_)));
-    let lines = routes.map(Change::to_string);
-    lines.chain(rules.map(RuleChange::to_string)).collect()
+    let foreign_route = |step: &&Change| match step {
+        Change::Remove(route) => {
+            route.table == plan::MAIN
+                && route.protocol != plan::PROTOCOL
+                && route.destination.prefix() > 0
+        }
+        Change::Replace(_) => false,
+    };
+    let foreign_rule = |step: &&RuleChange| match step {
+        RuleChange::Remove(rule) => rule.priority < plan::PRIORITY || rule.other,
+        RuleChange::Add(_) => false,
+    };
+    let routes = steps.iter().filter(foreign_route).map(Change::to_string);
+    let rules = rule_steps.iter().filter(foreign_rule);
+    routes.chain(rules.map(RuleChange::to_string)).collect()
 }
 
 /// Gives the main table back what it had before our first run, and removes our tables and rules.

@@ -59,6 +59,8 @@ impl Namespace {
             }
         }
         self.alarm.since.get_or_insert(now);
+        // Rules that are gone are loaded again here: blocked already, they would be taken for being in force.
+        self.verify();
         // The first one stays the reason; it is what the operator has to hear of.
         self.block(BlockReason::Leak(first.clone()));
         self.hold_down();

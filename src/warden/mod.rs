@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task;
 use tokio::time::{self, Instant};
 use tracing::{debug, error, info, warn};
 
@@ -113,8 +114,13 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 };
                 settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
             }
-            () = namespace.stirred() => look_for_leaks(&mut namespace, &mut child).await,
             () = stopped.stirred() => stopped.read(Instant::now()),
+            () = namespace.stirred() => {
+                look_for_leaks(&mut namespace, &mut child).await;
+                // While frames keep coming this is always ready, and notifications are only heard of by
+                // who waits.
+                task::yield_now().await;
+            }
             () = until(settle_at) => {
                 settle_at = None;
                 if namespace.look_again() {
@@ -202,12 +208,12 @@ async fn reconfigure(namespace: &mut Namespace, child: &mut Child, config: Confi
 
 async fn look_for_leaks(namespace: &mut Namespace, child: &mut Child) {
     let known = matches!(namespace.blocked(), Some(BlockReason::Leak(_)));
-    if let Some(leak) = namespace.leaked(Instant::now()) {
+    if let Some(leak) = namespace.leaked(Instant::now())
+        && !known
+    {
         // Which frame it was is in the status; its destination is the user's affair. Said once a block:
-        // whoever can leak could fill the log.
-        if !known {
-            error!("LEAK: a frame left that the policy does not permit; everything is blocked");
-        }
+        // whoever can leak could fill the log, and keep us waiting for an engine that has to hear of each.
+        error!("LEAK: a frame left that the policy does not permit; everything is blocked");
         debug!(leak, "leak");
         facts(namespace, child).await;
         child

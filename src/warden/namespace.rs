@@ -293,12 +293,15 @@ impl Namespace {
     /// Looks at devices, addresses, routes and rules again and puts right what is not as it should be.
     /// Returns whether the uplink is another one.
     pub(super) fn look_again(&mut self) -> bool {
+        // The rules first: packets may be leaving, and whoever can blind us could remove them then.
+        self.verify();
+        if self.in_force.is_none() {
+            self.settle_or_block();
+        }
         let seen = match self.observe() {
             Ok(seen) => seen,
             Err(error) => {
                 warn!(%error, "the uplink cannot be observed");
-                // The rules are looked at all the same: whoever can blind us could then remove them.
-                self.verify();
                 self.settle_or_block();
                 self.routes_wanting = true;
                 return false;
@@ -319,7 +322,6 @@ impl Namespace {
         }
         self.keep_tunnel();
         self.keep_mtu();
-        self.verify();
         self.settle_or_block();
         self.hold_down();
         changed

@@ -63,7 +63,7 @@ impl Namespace {
             if self.routes_settled {
                 warn!(
                     what,
-                    "another program led past the tunnel; this was done about it"
+                    "a route or rule of another program led past the tunnel"
                 );
             }
         }

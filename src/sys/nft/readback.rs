@@ -18,6 +18,8 @@ const GETRULE: u16 = 10 << 8 | 7;
 /// `NFTA_TABLE_NAME`, `NFTA_TABLE_FLAGS`; any other flag than ours (dormant) would be somebody's.
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
+/// `NFTA_TABLE_OWNER`.
+const TABLE_OWNER: u16 = 7;
 
 /// `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE`.
 const OWNER: u16 = 1;
@@ -107,6 +109,20 @@ pub fn counters() -> io::Result<Vec<Counter>> {
         }
     }
     Ok(found)
+}
+
+/// The process that our tables belong to, if they belong to one. The kernel knows its socket, whose number is that
+/// of the process unless it has others (netlink_autobind, net/netlink/af_netlink.c).
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn owner() -> io::Result<Option<u32>> {
+    let mut netlink = Netlink::open(NETFILTER)?;
+    let tables = dump(&mut netlink, GETTABLE, Family::Inet, TABLE_NAME)?;
+    Ok(tables
+        .first()
+        .and_then(|table| find_u32(table, TABLE_OWNER)))
 }
 
 /// See [`super::Armed::check`]; `flags` is what our tables have.
