@@ -187,6 +187,10 @@ fn try_it(lab: &Lab, name: &str, persona: Persona, state: State, limit: Option<(
         });
     }
     lab.sensor.drain();
+    if detected.is_none() {
+        // What was changed may stay so, and lets out what the kernel itself sends later.
+        lab.sensor.disarm();
+    }
     let frames = lab.sensor.excuse();
     if detected.is_some() {
         nothing_leaves_any_more(lab);
