@@ -49,7 +49,7 @@ const NFGEN: usize = 4;
 
 /// How long the kernel may wait for more packets, in hundredths of a second, and for how many at most:
 /// what a person asks for must be there at once.
-const TIMEOUT: u32 = 5;
+const TIMEOUT: u32 = 1;
 const QUEUE: u32 = 64;
 
 /// What is copied, and how much may wait.
