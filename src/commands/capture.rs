@@ -2,7 +2,7 @@
 //!
 //! It asks the gateway for nothing, so it works beside one that hangs and after one that ended: frames come
 //! from packet sockets of its own, and of the packets that the rules refuse there is a second copy in a
-//! group of its own ([`LOG_CAPTURE`]).
+//! group of its own ([`LOG_CAPTURE`](crate::ruleset::LOG_CAPTURE)).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};

@@ -2,7 +2,7 @@
 //! Pure; time is an argument.
 //!
 //! A torrent client tries thousands of destinations by UDP. Of each reason, protocol and user
-//! [`ROWS`] destinations are kept, those tried most and the latest one; all others of it are one line.
+//! eight destinations are kept, those tried most and the latest one; all others of it are one line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
