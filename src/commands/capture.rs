@@ -35,6 +35,9 @@ pub struct Wanted {
     pub time: Duration,
     /// The file grows no larger.
     pub bytes: u64,
+    /// Whether the encrypted content of WireGuard messages is kept. It tells nothing, and fills a file in
+    /// seconds.
+    pub whole: bool,
 }
 
 /// The interfaces of the file, by their numbers.
@@ -78,7 +81,7 @@ pub fn run(wanted: &Wanted) -> Result<Code, Failure> {
 
 async fn record(wanted: &Wanted) -> Result<Code, Failure> {
     // Before the file: one that was there is not to be lost for nothing.
-    let mut sources = Sources::open(LIMITS).map_err(denied)?;
+    let mut sources = Sources::open(LIMITS, wanted.whole).map_err(denied)?;
     let file = create(&wanted.file, wanted.replace).map_err(Failure::usage)?;
     let mut recording = Recording::begin(file, wanted.bytes)?;
     let begun = Instant::now();
