@@ -1,6 +1,6 @@
 //! Tests of the whole gateway in network namespaces.
 //!
-//! They need root, or `unshare -Urnm`, and iproute2, nftables, wireguard-tools and wireguard-go. Where they cannot run
+//! They need root, or `unshare -Urnm`, and iproute2, nftables, tcpdump, wireguard-tools and wireguard-go. Where they cannot run
 //! they fail. Most of their time is spent waiting: run them with `--test-threads=16`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

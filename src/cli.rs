@@ -209,6 +209,9 @@ pub struct Capture {
     /// Stop before the file is larger than this (MiB)
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u64).range(1..=1 << 20))]
     megabytes: u64,
+    /// Keep the encrypted content of WireGuard messages too
+    #[arg(long)]
+    whole: bool,
 }
 
 impl Capture {
@@ -219,6 +222,7 @@ impl Capture {
             replace: self.force,
             time: self.minutes,
             bytes: self.megabytes << 20,
+            whole: self.whole,
         }
     }
 }
@@ -331,7 +335,7 @@ mod tests {
             "blocked --json",
             "blocked --follow",
             "capture -w a.pcap",
-            "capture --minutes 0.5 --megabytes 8 --force --write a.pcap",
+            "capture --minutes 0.5 --megabytes 8 --whole --force --write a.pcap",
             "check",
             "plan",
             "explain 1.1.1.1:53/udp",

@@ -2,7 +2,7 @@
 //!
 //! It asks the gateway for nothing, so it works beside one that hangs and after one that ended: frames come
 //! from packet sockets of its own, and of the packets that the rules refuse there is a second copy in a
-//! group of its own ([`LOG_CAPTURE`]).
+//! group of its own ([`LOG_CAPTURE`](crate::ruleset::LOG_CAPTURE)).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -35,6 +35,9 @@ pub struct Wanted {
     pub time: Duration,
     /// The file grows no larger.
     pub bytes: u64,
+    /// Whether the encrypted content of WireGuard messages is kept. It tells nothing, and fills a file in
+    /// seconds.
+    pub whole: bool,
 }
 
 /// The interfaces of the file, by their numbers.
@@ -78,33 +81,32 @@ pub fn run(wanted: &Wanted) -> Result<Code, Failure> {
 
 async fn record(wanted: &Wanted) -> Result<Code, Failure> {
     // Before the file: one that was there is not to be lost for nothing.
-    let mut sources = Sources::open(LIMITS).map_err(denied)?;
+    let mut sources = Sources::open(LIMITS, wanted.whole).map_err(denied)?;
     let file = create(&wanted.file, wanted.replace).map_err(Failure::usage)?;
     let mut recording = Recording::begin(file, wanted.bytes)?;
     let begun = Instant::now();
     eprintln!(
-        "recording {} and what is stopped to {}, for {} or {} at most; Ctrl-C ends it",
+        "recording {} and what is stopped, for {} or {} at most; Ctrl-C ends it",
         sources.names(),
-        wanted.file.display(),
         duration(wanted.time.as_secs_f64()),
         bytes(wanted.bytes),
     );
     let ended = until_end(&mut sources, &mut recording, begun + wanted.time).await;
     // What was recorded is kept, whatever happened.
     let kept = recording.out.flush();
+    let file = wanted.file.display();
     let why = match ended.and_then(|end| kept.map(|()| end)) {
         Ok(End::Time) => "the time is over",
         Ok(End::Full) => "the file is as large as it may be",
         Ok(End::Interrupted) => "interrupted",
         Err(error) => {
-            let file = wanted.file.display();
             return Err(anyhow::Error::from(error)
                 .context(format!("{file}: the rest is missing"))
                 .into());
         }
     };
     eprintln!(
-        "{}",
+        "{file}: {}",
         summary(&recording, sources.missed(), begun.elapsed(), why)
     );
     Ok(Code::Ok)
@@ -214,9 +216,9 @@ fn denied(error: io::Error) -> Failure {
 fn summary(recording: &Recording, missed: u64, took: Duration, why: &str) -> String {
     let (frames, stopped) = (recording.frames, recording.stopped);
     let mut text = format!(
-        "{} frames of the uplink and {} stopped packets in {}, {}: {why}",
-        count(frames),
-        count(stopped),
+        "{} of the uplink, {} in {}, {}: {why}",
+        number(frames, "frame"),
+        number(stopped, "stopped packet"),
         duration(took.as_secs_f64()),
         bytes(recording.written),
     );
@@ -224,6 +226,11 @@ fn summary(recording: &Recording, missed: u64, took: Duration, why: &str) -> Str
         text += &format!("; {} more came too fast and are missing", count(missed));
     }
     text
+}
+
+fn number(number: u64, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{} {what}{s}", count(number))
 }
 
 /// Since 1970.

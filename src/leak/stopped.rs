@@ -2,7 +2,7 @@
 //! Pure; time is an argument.
 //!
 //! A torrent client tries thousands of destinations by UDP. Of each reason, protocol and user
-//! [`ROWS`] destinations are kept, those tried most and the latest one; all others of it are one line.
+//! eight destinations are kept, those tried most and the latest one; all others of it are one line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -353,6 +353,39 @@ mod tests {
             (Some(20_000), true)
         );
         assert_eq!(others.packets, 50_000 - ROWS as u64);
+    }
+
+    #[test]
+    fn the_memory_that_is_promised_is_that_of_the_types() {
+        // Half full nodes of a tree with a header of 12 bytes for 11 entries.
+        let tree = MOST_TARGETS * 2 * (size_of::<Target>() + 2);
+        assert!(tree <= 1 << 20, "{tree}");
+        let rows = MOST_GROUPS * ROWS * size_of::<(Target, Seen)>();
+        let groups = MOST_GROUPS * 2 * size_of::<(Group, Crowd)>();
+        assert!(rows + groups <= 120 << 10, "{rows} {groups}");
+    }
+
+    #[test]
+    fn the_schema_has_the_names_that_scripts_rely_on() {
+        let mut stopped = Stopped::default();
+        for port in 0..9 {
+            stopped.note(UDP, to(7, port), at(3));
+        }
+        let json = serde_json::to_value(stopped.report(at(5))).unwrap();
+        let first = serde_json::json!({
+            "reason": "other", "protocol": "udp", "destination": "0.0.0.7", "port": 8, "uid": 1000,
+            "packets": 1, "first_seconds_ago": 2.0, "last_seconds_ago": 2.0,
+            "other_destinations": null, "more": false,
+        });
+        let lines = json["lines"].as_array().unwrap();
+        assert!(lines.contains(&first), "{json:#}");
+        assert_eq!(lines[ROWS]["other_destinations"], 1);
+        assert_eq!(lines[ROWS]["destination"], serde_json::Value::Null);
+        assert_eq!(
+            (json["omitted"].as_u64(), json["lost"].as_u64()),
+            (Some(0), Some(0))
+        );
+        assert_eq!(json["problem"], serde_json::Value::Null);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 
 use super::nft;
 use crate::ruleset::attribute::{find, find_str, find_u32, put};
@@ -49,7 +49,7 @@ const NFGEN: usize = 4;
 
 /// How long the kernel may wait for more packets, in hundredths of a second, and for how many at most:
 /// what a person asks for must be there at once.
-const TIMEOUT: u32 = 5;
+const TIMEOUT: u32 = 1;
 const QUEUE: u32 = 64;
 
 /// What is copied, and how much may wait.
@@ -98,7 +98,10 @@ impl Nflog {
         socket.bind_auto()?;
         // Connected, it takes nothing from other programs.
         socket.connect(&SocketAddr::new(0, 0))?;
-        set_socket_recv_buffer_size_force(&socket, limits.waiting)?;
+        // Past `net.core.rmem_max` it takes a capability that a container may lack; then less may wait.
+        if set_socket_recv_buffer_size_force(&socket, limits.waiting).is_err() {
+            set_socket_recv_buffer_size(&socket, limits.waiting)?;
+        }
         socket.set_non_blocking(true)?;
         let mut nflog = Self {
             socket,

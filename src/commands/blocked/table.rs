@@ -115,17 +115,17 @@ fn protocol(word: &str) -> String {
     }
 }
 
-/// The rule's word, as a person would say it.
+/// The rule's word, as a person would say it; short, so that a line fits 80 columns. `vpngw explain` has more.
 fn why(reason: &str) -> String {
     let words = match reason {
         "ipv6" => "IPv6 is off",
-        "docker-resolver" => "Docker's resolver asks outside the tunnel",
-        "multicast" => "multicast or broadcast",
-        "metadata" => "a cloud's metadata service",
-        "dns" => "DNS, but not to the tunnel's resolver",
-        "private" => "a private address, not to be told to the VPN",
-        "port-mapping" => "would open a port on the router",
-        "raw" => "a raw frame past the tunnel",
+        "docker-resolver" => "Docker's resolver",
+        "multicast" => "multicast, broadcast",
+        "metadata" => "cloud metadata",
+        "dns" => "not the tunnel's DNS",
+        "private" => "private address",
+        "port-mapping" => "opens a router's port",
+        "raw" => "raw frame",
         "other" => "nothing permits it",
         // Of a newer gateway.
         other => return printable(other),
@@ -172,10 +172,10 @@ mod tests {
         now                   2  torrent     udp 203.0.113.9:6881       nothing permits it
         40 min ago        9,731  torrent     udp to 4,213 others        nothing permits it
         1 s ago               4  torrent     tcp 198.51.100.77:22       nothing permits it
-        3 s ago              12  uid 1001    udp 8.8.8.8:53             DNS, but not to the tunnel's resolver
+        3 s ago              12  uid 1001    udp 8.8.8.8:53             not the tunnel's DNS
         7 s ago              30  the kernel  icmpv6 ff02::2             IPv6 is off
         7 s ago              31  torrent     tcp [2001:db8::9]:443      IPv6 is off
-        1 min 40 s ago      400  root        frame of EtherType 0x88b5  a raw frame past the tunnel
+        1 min 40 s ago      400  root        frame of EtherType 0x88b5  raw frame
         1,208 more packets came too fast to be looked at; the metrics count them.
         ");
     }

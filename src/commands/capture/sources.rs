@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::unix::AsyncFd;
 
 use super::{BLOCKED, UPLINK, clock};
+use crate::leak::frame::{Frame, Message};
 use crate::leak::pcapng::{Link, Packet, SNAP, Way};
 use crate::net::IfName;
 use crate::ruleset::LOG_CAPTURE;
@@ -17,6 +18,9 @@ use crate::sys::{async_fd, link, nft};
 
 /// Bytes of frames that may wait, for each device.
 const WAITING: usize = 8 << 20;
+
+/// Bytes kept of a WireGuard message with data: its headers, and 70 bytes that nobody can read.
+const HEAD: usize = 128;
 
 /// Frames read from a device in one go, and pieces with stopped packets.
 const BURST: usize = 256;
@@ -32,6 +36,7 @@ pub(super) struct Sources {
     /// Frames that did not fit a buffer.
     dropped: u64,
     buffer: Vec<u8>,
+    whole: bool,
 }
 
 struct Tap {
@@ -41,7 +46,7 @@ struct Tap {
 
 impl Sources {
     /// Listens on every device that leads out.
-    pub(super) fn open(limits: Limits) -> io::Result<Self> {
+    pub(super) fn open(limits: Limits, whole: bool) -> io::Result<Self> {
         let stopped = async_fd::nflog(Nflog::open(&[LOG_CAPTURE], limits)?)?;
         let mut sources = Self {
             taps: BTreeMap::new(),
@@ -50,6 +55,7 @@ impl Sources {
             left: false,
             dropped: 0,
             buffer: vec![0; SNAP as usize],
+            whole,
         };
         sources.follow()?;
         Ok(sources)
@@ -115,7 +121,12 @@ impl Sources {
     ) -> io::Result<()> {
         let mut left = false;
         for (name, tap) in &self.taps {
-            left |= tap.read(name, &mut self.buffer, &mut each)?;
+            left |= tap.read(name, &mut self.buffer, |mut packet| {
+                if !self.whole {
+                    packet.bytes = worth_keeping(packet.bytes);
+                }
+                each(&packet)
+            })?;
         }
         self.left = self.read_stopped(&mut each)? || left;
         Ok(())
@@ -169,11 +180,11 @@ impl Tap {
         &self,
         device: &IfName,
         buffer: &mut [u8],
-        each: &mut impl FnMut(&Packet<'_>) -> io::Result<()>,
+        mut each: impl FnMut(Packet<'_>) -> io::Result<()>,
     ) -> io::Result<bool> {
         for _ in 0..BURST {
             match self.socket.get_ref().receive_told(buffer) {
-                Ok(Some(told)) => each(&frame(&told, device.as_str()))?,
+                Ok(Some(told)) => each(frame(&told, device.as_str()))?,
                 Ok(None) => return Ok(false),
                 // The device went down. The socket hears of its frames again when it is up.
                 Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => return Ok(true),
@@ -194,6 +205,26 @@ fn waits<T: AsRawFd>(socket: &AsyncFd<T>, context: &mut Context<'_>) -> bool {
         // Reading finds out what the error is.
         Poll::Ready(Err(_)) => true,
         Poll::Pending => false,
+    }
+}
+
+/// All of a frame, or the head of a WireGuard message with data. Its length is told all the same.
+fn worth_keeping(bytes: &[u8]) -> &[u8] {
+    match Frame::parse(bytes) {
+        Frame::WireGuard {
+            message: Message::Data,
+            ..
+        } => bytes.get(..HEAD).unwrap_or(bytes),
+        Frame::WireGuard { .. }
+        | Frame::Arp { .. }
+        | Frame::Ipv6 { .. }
+        | Frame::Dns { .. }
+        | Frame::Tcp { .. }
+        | Frame::Udp { .. }
+        | Frame::Icmp { .. }
+        | Frame::Fragment { .. }
+        | Frame::Ipv4 { .. }
+        | Frame::Other { .. } => bytes,
     }
 }
 
