@@ -43,6 +43,12 @@ fn wait_mtu(lab: &Lab, mtu: u16, patience: Duration) {
 
 /// Sends bulk to the server by a new connection, and takes bulk from it.
 fn bulk(lab: &Lab) {
+    upload(lab);
+    let mut source = connect(lab, 19);
+    source.read_exact(&mut vec![0; BULK]).unwrap();
+}
+
+fn upload(lab: &Lab) {
     let listener = lab
         .ns
         .enter("vpn1", || TcpListener::bind((HOST, 9)).unwrap());
@@ -63,8 +69,6 @@ fn bulk(lab: &Lab) {
     }
     stream.read_exact(&mut [0; 4]).unwrap();
     sink.join().unwrap();
-    let mut source = connect(lab, 19);
-    source.read_exact(&mut vec![0; BULK]).unwrap();
 }
 
 fn connect(lab: &Lab, port: u16) -> TcpStream {
@@ -276,5 +280,24 @@ fn only_what_a_router_says_of_our_own_flow_is_heeded() {
     say_too_big(&lab, LISTEN, endpoint);
     wait_mtu(&lab, 940, PATIENCE);
     assert_inside(&lab.ns, 1);
+    lab.sensor.verdict();
+}
+
+/// Nobody tells of the narrow path, so the tunnel keeps its MTU; TCP finds out what passes.
+#[test]
+fn a_connection_gets_through_a_path_that_swallows_long_packets_in_silence() {
+    let lab = Lab::new();
+    lab.ns.run("rtr", "ip link set tovpn1 mtu 1380");
+    lab.ns.feed(
+        "rtr",
+        "nft -f -",
+        "add table ip silence\n\
+         add chain ip silence output { type filter hook output priority 0; }\n\
+         add rule ip silence output icmp type destination-unreachable drop\n",
+    );
+    let _gateway = lab.connect(&lab.conf());
+    assert_inside(&lab.ns, 1);
+    upload(&lab);
+    assert_eq!(tunnel_mtu(&lab), 1420);
     lab.sensor.verdict();
 }
