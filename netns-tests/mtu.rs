@@ -45,6 +45,12 @@ fn wait_mtu(lab: &Lab, mtu: u16, patience: Duration) {
 
 /// Sends bulk to the server by a new connection, and takes bulk from it.
 fn bulk(lab: &Lab) {
+    upload(lab);
+    let mut source = connect(lab, 19);
+    source.read_exact(&mut vec![0; BULK]).unwrap();
+}
+
+fn upload(lab: &Lab) {
     let listener = lab
         .ns
         .enter("vpn1", || TcpListener::bind((HOST, 9)).unwrap());
@@ -65,8 +71,6 @@ fn bulk(lab: &Lab) {
     }
     stream.read_exact(&mut [0; 4]).unwrap();
     sink.join().unwrap();
-    let mut source = connect(lab, 19);
-    source.read_exact(&mut vec![0; BULK]).unwrap();
 }
 
 fn connect(lab: &Lab, port: u16) -> TcpStream {
@@ -240,15 +244,15 @@ fn another_endpoint_starts_with_what_its_own_path_takes() {
     lab.sensor.verdict();
 }
 
-/// ICMP "fragmentation needed, MTU 1000" from a router far away about a datagram of ours, or what looks like one.
-fn say_too_big(lab: &Lab, source_port: u16, endpoint: SocketAddrV4) {
+/// ICMP "fragmentation needed" with this MTU from a router far away about a datagram of ours, or what looks like one.
+fn say_too_big(lab: &Lab, source_port: u16, endpoint: SocketAddrV4, mtu: u16) {
     let quoted = ipv4_udp(
         (APP, source_port),
         (*endpoint.ip(), endpoint.port()),
         &[4, 0, 0, 0],
     );
     let mut message = vec![3, 4, 0, 0, 0, 0];
-    message.extend(1000_u16.to_be_bytes());
+    message.extend(mtu.to_be_bytes());
     message.extend(&quoted[..28]);
     let sum = checksum(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -269,14 +273,37 @@ fn only_what_a_router_says_of_our_own_flow_is_heeded() {
     let other = SocketAddrV4::new(*lab.servers[1].endpoint.ip(), endpoint.port());
     for (port, remote) in [(LISTEN + 1, endpoint), (LISTEN, other)] {
         for _ in 0..20 {
-            say_too_big(&lab, port, remote);
+            say_too_big(&lab, port, remote, 1000);
         }
         // A datagram of the flow, behind the lies.
         assert_inside(&lab.ns, 1);
         assert_eq!(tunnel_mtu(&lab), 1420);
     }
-    say_too_big(&lab, LISTEN, endpoint);
+    say_too_big(&lab, LISTEN, endpoint, 1000);
     wait_mtu(&lab, 940, PATIENCE);
     assert_inside(&lab.ns, 1);
+    // Less than anybody has: the tunnel stays usable.
+    say_too_big(&lab, LISTEN, endpoint, 68);
+    wait_mtu(&lab, 576, PATIENCE);
+    bulk(&lab);
+    lab.sensor.verdict();
+}
+
+/// Nobody tells of the narrow path, so the tunnel keeps its MTU; TCP finds out what passes.
+#[test]
+fn a_connection_gets_through_a_path_that_swallows_long_packets_in_silence() {
+    let lab = Lab::new();
+    lab.ns.run("rtr", "ip link set tovpn1 mtu 1380");
+    lab.ns.feed(
+        "rtr",
+        "nft -f -",
+        "add table ip silence\n\
+         add chain ip silence output { type filter hook output priority 0; }\n\
+         add rule ip silence output icmp type destination-unreachable drop\n",
+    );
+    let _gateway = lab.connect(&lab.conf());
+    assert_inside(&lab.ns, 1);
+    upload(&lab);
+    assert_eq!(tunnel_mtu(&lab), 1420);
     lab.sensor.verdict();
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use crate::net::IfName;
 
-/// One parameter below `net.ipv4.conf` or `net.ipv6.conf`.
+/// One parameter below `net.ipv4` or `net.ipv6`, mostly of a device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sysctl {
     /// `ipv4` or `ipv6`.
     pub family: &'static str,
-    /// `all`, `default` or a device.
+    /// `all`, `default` or a device; empty where it is of the namespace.
     pub scope: String,
     /// Last part of the name.
     pub name: &'static str,
@@ -21,9 +21,12 @@ pub struct Sysctl {
 impl Sysctl {
     /// The file below `/proc/sys`.
     pub fn path(&self) -> PathBuf {
-        ["net", self.family, "conf", &self.scope, self.name]
-            .iter()
-            .collect()
+        let conf: &[&str] = match self.scope.as_str() {
+            "" => &[],
+            scope => &["conf", scope],
+        };
+        let parts = ["net", self.family].into_iter().chain(conf.iter().copied());
+        parts.chain([self.name]).collect()
     }
 }
 
@@ -36,6 +39,9 @@ impl fmt::Display for Sysctl {
             name,
             value,
         } = self;
+        if scope.is_empty() {
+            return write!(f, "net.{family}.{name}={value}");
+        }
         let scope = scope.replace('.', "/");
         write!(f, "net.{family}.conf.{scope}.{name}={value}")
     }
@@ -66,5 +72,12 @@ pub fn sysctls(devices: &[IfName]) -> Vec<Sysctl> {
             value,
         })
     };
-    scopes.flat_map(of).collect()
+    // 1: a connection that a router swallows without a word finds out by itself what passes (RFC 4821).
+    let probing = Sysctl {
+        family: "ipv4",
+        scope: String::new(),
+        name: "tcp_mtu_probing",
+        value: "1",
+    };
+    scopes.flat_map(of).chain([probing]).collect()
 }
