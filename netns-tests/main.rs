@@ -27,6 +27,7 @@ mod raw;
 mod reconnect;
 mod rekey;
 mod reload;
+mod sealed;
 mod start;
 mod status;
 mod storm;

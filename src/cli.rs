@@ -72,14 +72,14 @@ fn named(name: Option<&OsStr>) -> Option<&Path> {
     name.filter(|name| !name.is_empty()).map(Path::new)
 }
 
-/// Whether these arguments, wrong as they are, were meant to run the gateway: they name no other
-/// command.
+/// Whether these arguments, wrong as they are, were meant to close this namespace: they name no other
+/// command than those that do.
 pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
     let commands = Cli::command();
     let others = |argument: &OsString| {
         commands
             .get_subcommands()
-            .any(|c| c.get_name() != "run" && argument == c.get_name())
+            .any(|c| !["run", "warden"].contains(&c.get_name()) && argument == c.get_name())
     };
     !arguments.into_iter().any(|argument| others(&argument))
 }
@@ -89,13 +89,10 @@ pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
 pub enum Command {
     /// Close the namespace, then open the tunnel and keep it open
     Run(Run),
-    /// The unprivileged half; started by `run`
-    #[command(hide = true)]
-    Engine {
-        /// Inherited socket to the privileged half
-        #[arg(long, value_name = "N")]
-        link_fd: RawFd,
-    },
+    /// Sealed topology: close a namespace without uplink and hold it for an engine
+    Warden(Warden),
+    /// Sealed topology: open the tunnel for the warden of another namespace
+    Engine(Engine),
     /// Show what the gateway is doing
     Status(Status),
     /// Exit 0 if the tunnel is usable, 1 if not
@@ -147,6 +144,47 @@ impl Run {
         } else {
             Place::MadeForUs
         }
+    }
+}
+
+/// The privileged half, by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Warden {
+    /// Where it may run.
+    #[command(flatten)]
+    pub run: Run,
+    /// Where it listens [default: `[sealed] socket`, /run/vpngw/warden.sock]
+    #[arg(long, value_name = "PATH")]
+    socket_of_warden: Option<OsString>,
+}
+
+impl Warden {
+    /// The socket that was named.
+    pub fn socket(&self) -> Option<&Path> {
+        named(self.socket_of_warden.as_deref())
+    }
+}
+
+/// The unprivileged half, by itself or started by `run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Engine {
+    /// Inherited socket to the privileged half
+    #[arg(
+        long,
+        value_name = "N",
+        hide = true,
+        conflicts_with = "socket_of_warden"
+    )]
+    pub link_fd: Option<RawFd>,
+    /// Where its warden listens [default: `[sealed] socket`, /run/vpngw/warden.sock]
+    #[arg(long, value_name = "PATH")]
+    socket_of_warden: Option<OsString>,
+}
+
+impl Engine {
+    /// The socket that was named.
+    pub fn socket(&self) -> Option<&Path> {
+        named(self.socket_of_warden.as_deref())
     }
 }
 
@@ -224,6 +262,7 @@ mod tests {
     fn wrong_arguments_without_another_command_were_meant_to_run() {
         let meant = |line: &str| means_run(line.split(' ').map(OsString::from));
         assert!(meant("--bogus") && meant("run --bogus") && meant("rnu"));
+        assert!(meant("warden --bogus") && !meant("engine --bogus"));
         assert!(!meant("status --bogus") && !meant("--bogus check"));
     }
 
@@ -240,6 +279,10 @@ mod tests {
     fn every_command_parses() {
         for line in [
             "engine --link-fd 3",
+            "engine",
+            "engine --socket-of-warden /a",
+            "warden",
+            "warden --socket-of-warden /a --allow-host",
             "healthcheck",
             "check",
             "plan",

@@ -8,7 +8,7 @@ use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
     check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, load, plan, preview,
-    run, status,
+    run, status, warden,
 };
 
 fn main() -> Code {
@@ -36,7 +36,15 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
     let mut out = io::stdout().lock();
     match cli.command.unwrap_or_else(Command::run) {
         Command::Run(flags) => run::run(config, shared.named_socket(), flags.place(), begun),
-        Command::Engine { link_fd } => engine::run(link_fd),
+        Command::Warden(flags) => warden::run(config, flags.socket(), flags.run.place(), begun),
+        Command::Engine(flags) => match flags.link_fd {
+            Some(link_fd) => engine::run(link_fd),
+            None => engine::run_sealed(engine::Paths {
+                config: config.map(Into::into),
+                control: shared.named_socket().map(Into::into),
+                warden: flags.socket().map(Into::into),
+            }),
+        },
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Healthcheck => healthcheck::run(shared.socket()),
         Command::Connect => connect::run(shared.socket()),

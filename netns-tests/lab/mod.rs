@@ -7,6 +7,8 @@
 //!  evil eth0 172.30.0.66 ───┘                      ├─ vpn1 198.51.100.10, behind it 10.64.0.1 and
 //!                                                  └─ vpn2 198.51.100.11, another 203.0.113.9
 //! ```
+//!
+//! `box` has loopback only: the joined programs' namespace of the sealed topology.
 
 use std::cell::RefCell;
 use std::fs;
@@ -25,6 +27,7 @@ pub mod gateway;
 pub mod machine;
 pub mod ns;
 pub mod raw;
+pub mod sealed;
 pub mod sensor;
 pub mod server;
 pub mod services;
@@ -68,7 +71,7 @@ pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Link-layer address of the gateway.
 pub const APP_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-const NAMES: [&str; 7] = ["app", "rtr", "lan", "evil", "inet", "vpn1", "vpn2"];
+const NAMES: [&str; 8] = ["app", "box", "rtr", "lan", "evil", "inet", "vpn1", "vpn2"];
 
 /// One lab. Everything in it ends when it is dropped.
 pub struct Lab {

@@ -1,13 +1,20 @@
-//! `vpngw engine`: the unprivileged half, started by `run`.
+//! `vpngw engine`: the unprivileged half. Started by `run`, or in a namespace of its own for the warden of
+//! another one.
 
 use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use super::exit::{Code, Failure};
-use super::{block_on, log};
-use crate::engine;
-use crate::sys::{privilege, process};
+use super::run::RESOLV_CONF;
+use super::warden::at;
+use super::{block_on, load, log};
+use crate::config::Config;
+use crate::engine::{self, EngineError, Start};
+use crate::policy::Policy;
+use crate::sys::{privilege, process, socket};
+use crate::wireguard::uapi;
 
 /// Runs the engine over the inherited socket until the warden closes it.
 ///
@@ -21,4 +28,80 @@ pub fn run(link_fd: RawFd) -> Result<Code, Failure> {
     let link = process::inherited(link_fd).context("the inherited socket")?;
     block_on(engine::run(link, log::start)).map_err(anyhow::Error::from)?;
     Ok(Code::Ok)
+}
+
+/// Paths that the command line names.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// The configuration.
+    pub config: Option<PathBuf>,
+    /// The control socket.
+    pub control: Option<PathBuf>,
+    /// The socket of the warden.
+    pub warden: Option<PathBuf>,
+}
+
+impl Paths {
+    /// The command line over the configuration.
+    fn over(&self, config: Config) -> Config {
+        let mut config = at(config, self.warden.as_deref());
+        if let Some(control) = &self.control {
+            config.control = control.clone();
+        }
+        config
+    }
+}
+
+/// Runs the engine of the sealed topology until TERM or INT.
+///
+/// # Errors
+///
+/// What is wrong with the configuration, or that the warden does not take this engine, with the code for it.
+pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
+    // The configuration is the operator's own, and may be private to the user that started us. Everything
+    // else waits until no privilege is left.
+    let loaded = load::load(paths.config.as_deref()).map_err(Failure::usage)?;
+    privilege::drop_alone().map_err(anyhow::Error::from)?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    let config = paths.over(loaded.config);
+    log::start(config.log);
+    Policy::sealed(&config).map_err(Failure::usage)?;
+    let open = |path: &Path, without: &str| match socket::listener(path) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "{without}");
+            None
+        }
+    };
+    let control = open(
+        &config.control,
+        "`vpngw status` and health checks will not answer",
+    );
+    let uapi = open(
+        &uapi::path(&config.tunnel.device),
+        "`wg show` will not answer",
+    );
+    let start = Start {
+        reload: Box::new(move || match load::load(paths.config.as_deref()) {
+            Ok(loaded) => Ok(paths.over(loaded.config)),
+            Err(errors) => Err(errors.to_string()),
+        }),
+        control,
+        uapi,
+        resolv_conf: RESOLV_CONF.into(),
+        config,
+    };
+    let paths = [start.config.control.clone()];
+    let ended = block_on(engine::run_sealed(start));
+    for path in paths {
+        // One that is gone already is as good.
+        let _ = std::fs::remove_file(path);
+    }
+    match ended {
+        Ok(()) => Ok(Code::Ok),
+        Err(error @ EngineError::Declined(_)) => Err(Failure::usage(error)),
+        Err(error) => Err(anyhow::Error::from(error).into()),
+    }
 }

@@ -18,6 +18,7 @@ pub mod preview;
 pub mod run;
 pub mod status;
 mod units;
+pub mod warden;
 
 /// Runs a future on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {

@@ -14,6 +14,7 @@ pub mod process;
 pub mod resolv;
 pub mod route;
 pub mod rtnl;
+pub mod seqpacket;
 pub mod socket;
 pub mod sysctl;
 pub mod tun;
