@@ -8,6 +8,8 @@ use crate::lab::sealed::Sealed;
 use crate::lab::tunnel::{Stream, ask, ifindex};
 use crate::lab::{HOST, Lab, at};
 
+mod lan;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asserts that a datagram of a joined program goes through the tunnel.
