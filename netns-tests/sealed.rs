@@ -8,6 +8,7 @@ use crate::lab::sealed::Sealed;
 use crate::lab::tunnel::{Stream, ask, ifindex};
 use crate::lab::{HOST, Lab, at};
 
+mod door;
 mod lan;
 
 const PATIENCE: Duration = Duration::from_secs(30);
