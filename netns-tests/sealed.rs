@@ -10,6 +10,7 @@ use crate::lab::{HOST, Lab, at};
 
 mod door;
 mod lan;
+mod leak;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -45,6 +45,8 @@ fn hear(link: &OwnedFd) -> Option<(ToEngine, Vec<OwnedFd>)> {
             }
             Ok(None) => Some(None),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            // What was said last comes after it.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
             Err(_) => Some(None),
         }
     })

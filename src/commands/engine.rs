@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::confine::{confine, sources};
 use super::exit::{Code, Failure};
 use super::run::RESOLV_CONF;
 use super::warden::at;
@@ -13,6 +14,7 @@ use super::{block_on, load, log};
 use crate::config::Config;
 use crate::engine::{self, EngineError, Start};
 use crate::policy::Policy;
+use crate::sys::landlock::Connects;
 use crate::sys::{privilege, process, socket};
 use crate::wireguard::uapi;
 
@@ -26,7 +28,12 @@ pub fn run(link_fd: RawFd) -> Result<Code, Failure> {
     let parent = rustix::process::getppid().context("the engine is started by the gateway only")?;
     privilege::drop_all(parent).map_err(anyhow::Error::from)?;
     let link = process::inherited(link_fd).context("the inherited socket")?;
-    block_on(engine::run(link, log::start)).map_err(anyhow::Error::from)?;
+    let confined = confine(&[], Connects::Nowhere);
+    let start_log = |log| {
+        log::start(log);
+        confined.report();
+    };
+    block_on(engine::run(link, start_log)).map_err(anyhow::Error::from)?;
     Ok(Code::Ok)
 }
 
@@ -65,6 +72,8 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
+    let mut readable = sources(paths.config.as_deref(), &loaded);
+    readable.push(RESOLV_CONF.into());
     let config = paths.over(loaded.config);
     log::start(config.log);
     Policy::sealed(&config).map_err(Failure::usage)?;
@@ -93,13 +102,9 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
         resolv_conf: RESOLV_CONF.into(),
         config,
     };
-    let paths = [start.config.control.clone()];
-    let ended = block_on(engine::run_sealed(start));
-    for path in paths {
-        // One that is gone already is as good.
-        let _ = std::fs::remove_file(path);
-    }
-    match ended {
+    let confined = confine(&readable, Connects::Lan);
+    confined.report();
+    match block_on(engine::run_sealed(start)) {
         Ok(()) => Ok(Code::Ok),
         Err(error @ EngineError::Declined(_)) => Err(Failure::usage(error)),
         Err(error) => Err(anyhow::Error::from(error).into()),

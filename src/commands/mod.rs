@@ -4,6 +4,7 @@ use std::future::Future;
 
 pub mod check;
 pub mod cleanup;
+mod confine;
 pub mod connect;
 pub mod demo;
 pub mod disconnect;

@@ -90,7 +90,7 @@ struct Known {
 /// # Errors
 ///
 /// [`EngineError`] when it cannot go on; inner packets are dropped from then on.
-pub async fn run(link: OwnedFd, start_log: fn(Log)) -> Result<(), EngineError> {
+pub async fn run(link: OwnedFd, start_log: impl FnOnce(Log)) -> Result<(), EngineError> {
     let link = Link::new(link)?;
     attach(&link).await?;
     let Some(mut welcome) = welcome(&link, None).await? else {

@@ -83,7 +83,14 @@ impl Link {
     ) -> Result<Option<(T, Vec<OwnedFd>)>, LinkError> {
         let receive = |fd: &OwnedFd| {
             let mut buffer = vec![0; fdpass::LONGEST];
-            let received = fdpass::receive(fd, &mut buffer)?;
+            let received = match fdpass::receive(fd, &mut buffer) {
+                // Told once, and before what the other half said last (`__skb_try_recv_datagram`,
+                // net/core/datagram.c).
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    fdpass::receive(fd, &mut buffer)?
+                }
+                other => other?,
+            };
             Ok(received.map(|(length, fds)| {
                 buffer.truncate(length);
                 (buffer, fds)
@@ -193,6 +200,19 @@ mod tests {
             assert!(one.receive::<ToWarden>().await.unwrap().is_none());
             let sent = one.send(&ToWarden::Unblock, &[]).await;
             assert!(matches!(sent, Err(LinkError::Closed)));
+        });
+    }
+
+    #[test]
+    fn the_last_word_of_one_who_did_not_listen_is_heard() {
+        run(async {
+            let (one, other) = links();
+            one.send(&ToWarden::Unblock, &[]).await.unwrap();
+            other.send(&ToWarden::AskHealth, &[]).await.unwrap();
+            drop(other);
+            let (last, _) = one.receive::<ToWarden>().await.unwrap().unwrap();
+            assert_eq!(last, ToWarden::AskHealth);
+            assert!(one.receive::<ToWarden>().await.unwrap().is_none());
         });
     }
 

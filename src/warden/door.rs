@@ -36,6 +36,8 @@ struct Guest {
     until: Instant,
     /// Who it says it is.
     release: Option<String>,
+    /// Why it is not taken: what it is told before the link closes.
+    farewell: Option<ToEngine>,
 }
 
 /// Somebody who may come in.
@@ -105,17 +107,11 @@ impl Door {
             }
         };
         match guest {
-            Ok(guest) if [self.wanted, geteuid().as_raw()].contains(&guest.user) => Some(guest),
-            Ok(guest) => {
-                self.turn_away(
-                    &guest.link,
-                    Decline::User {
-                        user: guest.user,
-                        wanted: self.wanted,
-                    },
-                )
-                .await;
-                None
+            Ok(mut guest) => {
+                if ![self.wanted, geteuid().as_raw()].contains(&guest.user) {
+                    self.send_away(&mut guest, None);
+                }
+                Some(guest)
             }
             Err(error) => {
                 self.complain(&error.to_string());
@@ -124,9 +120,15 @@ impl Door {
         }
     }
 
-    /// Hears the guest's next message. `None` when there is more to come, or when it was sent away.
+    /// Hears the guest's next message, or says the last word to it. `None` when there is more to come, or when
+    /// it is gone.
     async fn hear(&mut self) -> Option<Arrival> {
         let guest = self.guest.as_mut()?;
+        if let Some(farewell) = &guest.farewell {
+            let _ = time::timeout_at(guest.until, guest.link.send(farewell, &[])).await;
+            self.guest = None;
+            return None;
+        }
         let said = time::timeout_at(guest.until, guest.link.receive::<ToWarden>()).await;
         // From here on nothing is awaited before the guest is kept or gone.
         let message = match said {
@@ -149,20 +151,15 @@ impl Door {
         };
         match (message, &guest.release) {
             (ToWarden::AskHealth, None) => Some(Arrival::Health(self.guest.take()?.link)),
-            (ToWarden::Attach { version, .. }, None) if version != VERSION => {
-                let guest = self.guest.take()?;
-                self.turn_away(&guest.link, Decline::Version(VERSION)).await;
-                None
-            }
-            (ToWarden::Attach { .. }, None) if guest.user != self.wanted => {
-                let (guest, wanted) = (self.guest.take()?, self.wanted);
-                let user = guest.user;
-                self.turn_away(&guest.link, Decline::User { user, wanted })
-                    .await;
-                None
-            }
-            (ToWarden::Attach { release, .. }, None) => {
+            (ToWarden::Attach { version, release }, None) => {
                 guest.release = Some(release);
+                let (mut guest, wanted) = (self.guest.take()?, self.wanted);
+                if version != VERSION {
+                    self.send_away(&mut guest, Some(Decline::Version(VERSION)));
+                } else if guest.user != wanted {
+                    self.send_away(&mut guest, None);
+                }
+                self.guest = Some(guest);
                 None
             }
             (ToWarden::Offer(offer), Some(release)) => {
@@ -192,6 +189,15 @@ impl Door {
         }
     }
 
+    /// Has the guest told why it is not taken: `why`, or that it is another user than is wanted. Nothing is
+    /// sent here, since whoever waits for an arrival may be cancelled.
+    fn send_away(&mut self, guest: &mut Guest, why: Option<Decline>) {
+        let (user, wanted) = (guest.user, self.wanted);
+        let why = why.unwrap_or(Decline::User { user, wanted });
+        self.complain(&why.to_string());
+        guest.farewell = Some(ToEngine::Declined(why));
+    }
+
     /// Says why, and closes.
     pub(super) async fn turn_away(&mut self, link: &Link, why: Decline) {
         self.complain(&why.to_string());
@@ -219,6 +225,7 @@ impl Guest {
             user,
             until: Instant::now() + PATIENCE,
             release: None,
+            farewell: None,
         })
     }
 }

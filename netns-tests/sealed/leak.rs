@@ -1,0 +1,111 @@
+//! A joined program with every capability there is finds nothing to leave by.
+
+use std::time::Duration;
+
+use super::{PATIENCE, assert_inside};
+use crate::lab::sealed::Sealed;
+use crate::lab::{Lab, canary, wait};
+use crate::probes::{self, Probe, device, dns, endpoint, ip, ipv6, multicast, packet};
+
+const ALL: [&[Probe]; 7] = [
+    ip::PROBES,
+    device::PROBES,
+    packet::PROBES,
+    endpoint::PROBES,
+    dns::PROBES,
+    multicast::PROBES,
+    ipv6::PROBES,
+];
+
+/// Fires every probe where joined programs live, and fails if one is seen on the uplink.
+fn fire(lab: &Lab) {
+    let mut shots = Vec::new();
+    for probe in ALL.into_iter().flatten() {
+        let token = canary::fresh();
+        let sent = lab.ns.enter("box", || (probe.send)(&token));
+        shots.push((probe.name, token, sent));
+    }
+    lab.sensor.drain();
+    for (name, token, sent) in &shots {
+        assert!(!lab.sensor.saw(token), "leaked: {name} ({sent:?})");
+        if let Ok(Some(flow)) = sent {
+            assert!(!lab.sensor.saw_flow(flow), "leaked: {name}");
+        }
+    }
+    lab.sensor.verdict();
+}
+
+#[test]
+fn no_probe_leaves_a_sealed_namespace_even_without_rules() {
+    let lab = Lab::new();
+    for family in [ip::PROBES, device::PROBES, packet::PROBES, endpoint::PROBES] {
+        probes::control(&lab, family);
+    }
+    let mut sealed = Sealed::connect(&lab, &lab.conf(), &[]);
+    fire(&lab);
+    // The whole of NET_ADMIN: without rules, without routes, with devices of its own.
+    let admin = [
+        "nft flush ruleset",
+        "ip route flush table main",
+        "ip link add veth9 type veth peer name veth8",
+        "ip addr add 172.30.0.2/24 dev veth9",
+        "ip link set veth9 up",
+        "ip link set veth8 up",
+        "ip route replace default dev veth9",
+    ];
+    for line in admin {
+        lab.ns.run("box", line);
+        fire(&lab);
+    }
+    // The warden has undone what concerns it.
+    wait("the rules are back", PATIENCE, || {
+        let rules = lab.ns.run("box", "nft list ruleset");
+        rules.contains("table inet vpngw").then_some(())
+    });
+    lab.ns.run("box", "ip link del veth9");
+    lab.ns.run("box", "nft flush ruleset");
+    sealed.kill_warden();
+    lab.ns.run("box", "nft flush ruleset");
+    fire(&lab);
+}
+
+/// Other namespaces are reached by a number that the kernel gives a peer's namespace, or by a device there.
+#[test]
+fn a_sealed_namespace_knows_no_other_one() {
+    let lab = Lab::new();
+    let known = |name: &str| lab.ns.run(name, "ip netns list-id");
+    assert!(known("rtr").contains("nsid"), "the control");
+    let _sealed = Sealed::connect(&lab, &lab.conf(), &[]);
+    let listed = known("box");
+    assert!(!listed.contains("nsid"), "{listed}");
+    for number in 0..4 {
+        let line = format!("ip link add link eth0 link-netnsid {number} name way type macvlan");
+        assert!(!lab.ns.output("box", &line).status.success(), "{line}");
+        let line = format!("ip -netns /proc/self/fd/{number} link show");
+        assert!(!lab.ns.output("box", &line).status.success(), "{line}");
+    }
+    assert_inside(&lab);
+    lab.sensor.verdict();
+}
+
+/// AF_XDP passes no rule and no tap; it needs a device, and there is none but loopback and the tunnel's.
+#[test]
+fn af_xdp_has_no_device_to_be_bound_to() {
+    let lab = Lab::new();
+    let _sealed = Sealed::connect(&lab, &lab.conf(), &[]);
+    let devices = |name: &str| {
+        lab.ns.enter(name, || {
+            let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+            let names = table.lines().skip(2).filter_map(|line| line.split(':').next());
+            names.map(|name| name.trim().to_owned()).collect::<Vec<_>>()
+        })
+    };
+    assert!(devices("app").contains(&"eth0".to_owned()), "the control");
+    let mut found = devices("box");
+    found.sort();
+    assert_eq!(found, ["lo", "tun0"]);
+    // What goes by the tunnel's device, however it got there, goes to the engine.
+    std::thread::sleep(Duration::from_millis(100));
+    assert_inside(&lab);
+    lab.sensor.verdict();
+}
