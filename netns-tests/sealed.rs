@@ -11,6 +11,8 @@ use crate::lab::{HOST, Lab, at};
 mod door;
 mod lan;
 mod leak;
+mod order;
+mod privilege;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

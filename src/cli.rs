@@ -12,6 +12,9 @@ use crate::commands::status::Output;
 /// Where the control socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/vpngw/vpngw.sock";
 
+/// Where the warden of the sealed topology listens unless somebody says otherwise.
+pub const WARDEN: &str = "/run/vpngw/warden.sock";
+
 /// A VPN gateway that fails closed
 ///
 /// Holds the network namespace that a torrent client lives in. The only way out is
@@ -96,7 +99,7 @@ pub enum Command {
     /// Show what the gateway is doing
     Status(Status),
     /// Exit 0 if the tunnel is usable, 1 if not
-    Healthcheck,
+    Healthcheck(Healthcheck),
     /// Check the configuration and print where each value came from
     Check,
     /// Print every change that `run` would make to the kernel; change nothing
@@ -185,6 +188,22 @@ impl Engine {
     /// The socket that was named.
     pub fn socket(&self) -> Option<&Path> {
         named(self.socket_of_warden.as_deref())
+    }
+}
+
+/// Whom a health check asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Healthcheck {
+    /// Where the warden listens: asked if nobody answers on the control socket
+    /// [default: /run/vpngw/warden.sock]
+    #[arg(long, value_name = "PATH", env = "VPNGW_SEALED_SOCKET")]
+    socket_of_warden: Option<OsString>,
+}
+
+impl Healthcheck {
+    /// The warden's socket.
+    pub fn warden(&self) -> &Path {
+        named(self.socket_of_warden.as_deref()).unwrap_or_else(|| Path::new(WARDEN))
     }
 }
 

@@ -46,7 +46,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
             }),
         },
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
-        Command::Healthcheck => healthcheck::run(shared.socket()),
+        Command::Healthcheck(flags) => healthcheck::run(shared.socket(), flags.warden()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),
         Command::Check => Ok(check::run(load::load(config), &mut out)?),

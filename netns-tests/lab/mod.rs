@@ -33,6 +33,7 @@ pub mod server;
 pub mod services;
 pub mod tunnel;
 pub mod wires;
+pub mod xdp;
 
 use classify::Rules;
 use conf::{Conf, Keys};

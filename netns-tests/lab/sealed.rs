@@ -64,6 +64,7 @@ impl Sealed {
             engine: None,
         };
         sealed.configure(conf);
+        sealed.permit("");
         for log in &sealed.logs {
             lab.remember(log.clone());
         }
@@ -98,14 +99,25 @@ impl Sealed {
     /// Starts the warden.
     pub fn spawn_warden(&mut self, environment: Environment<'_>) {
         let mut command = Command::new(PROGRAM);
-        let nothing = self.folder.join("warden.toml");
-        let user = if nobody_is_mapped() { NOBODY } else { 0 };
-        fs::write(&nothing, format!("[sealed]\nengine_user = {user}\n")).unwrap();
-        command.arg("warden").arg("--config").arg(nothing);
+        command
+            .arg("warden")
+            .arg("--config")
+            .arg(self.warden_toml());
         command.arg("--socket-of-warden").arg(&self.door);
         command.envs(environment.iter().copied());
         let log = self.logs[0].clone();
         self.warden = Some(self.ns.start("box", logged(&mut command, &log)));
+    }
+
+    /// Writes the warden's configuration.
+    pub fn permit(&self, toml: &str) {
+        let user = if nobody_is_mapped() { NOBODY } else { 0 };
+        let text = format!("{toml}[sealed]\nengine_user = {user}\n");
+        fs::write(self.warden_toml(), text).unwrap();
+    }
+
+    fn warden_toml(&self) -> PathBuf {
+        self.folder.join("warden.toml")
     }
 
     /// Starts the engine: another user, without a capability.
@@ -178,12 +190,15 @@ impl Sealed {
 
     /// Runs a subcommand in a namespace, with the engine's control socket.
     pub fn ctl(&self, namespace: &str, words: &[&str]) -> Output {
+        let socket = self.control.to_str().expect("the path is text");
+        self.ctl_as_it_is(namespace, &[words, &["--socket", socket]].concat())
+    }
+
+    /// Runs a subcommand in a namespace.
+    pub fn ctl_as_it_is(&self, namespace: &str, words: &[&str]) -> Output {
         let mut command = Command::new("timeout");
         command.args(["-k", "1", "60", PROGRAM]).args(words);
-        command
-            .arg("--socket")
-            .arg(&self.control)
-            .stdin(Stdio::null());
+        command.stdin(Stdio::null());
         let done = self.ns.enter(namespace, || command.output());
         done.unwrap_or_else(|why| panic!("{words:?}: {why}"))
     }

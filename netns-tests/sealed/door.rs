@@ -25,7 +25,9 @@ fn knock(door: &Path, user: u32) -> OwnedFd {
         if nobody_is_mapped() {
             set_thread_uid(Uid::from_raw(user)).unwrap();
         }
-        wait("there is room at the door", PATIENCE, || seqpacket::dial(&door).ok())
+        wait("there is room at the door", PATIENCE, || {
+            seqpacket::dial(&door).ok()
+        })
     });
     knock.join().unwrap()
 }
@@ -40,9 +42,10 @@ fn hear(link: &OwnedFd) -> Option<(ToEngine, Vec<OwnedFd>)> {
     let mut buffer = vec![0; fdpass::LONGEST];
     wait("the warden answers or closes", PATIENCE, || {
         match fdpass::receive(link, &mut buffer) {
-            Ok(Some((length, fds))) => {
-                Some(Some((serde_json::from_slice(&buffer[..length]).unwrap(), fds)))
-            }
+            Ok(Some((length, fds))) => Some(Some((
+                serde_json::from_slice(&buffer[..length]).unwrap(),
+                fds,
+            ))),
             Ok(None) => Some(None),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
             // What was said last comes after it.
@@ -115,7 +118,10 @@ fn a_hostile_peer_neither_opens_nor_closes_the_namespace() {
     drop(silent);
     let old = knock(&sealed.door, engine);
     say(&old, &attach(VERSION + 1));
-    assert_eq!(answer(&old), Some(ToEngine::Declined(Decline::Version(VERSION))));
+    assert_eq!(
+        answer(&old),
+        Some(ToEngine::Declined(Decline::Version(VERSION)))
+    );
     if nobody_is_mapped() {
         for user in [1000, 0] {
             let stranger = knock(&sealed.door, user);
@@ -152,7 +158,10 @@ fn a_second_engine_is_refused_while_the_first_one_lives() {
         std::thread::sleep(Duration::from_millis(200));
         matches!(answer(&second()), Some(ToEngine::Welcome { .. })).then_some(())
     });
-    println!("an engine that hangs is replaced after {:?}", start.elapsed());
+    println!(
+        "an engine that hangs is replaced after {:?}",
+        start.elapsed()
+    );
     sealed.kill_engine();
     sealed.start_engine();
     sealed.wait_connected();
@@ -184,7 +193,10 @@ fn a_sealed_engine_gets_no_more_than_the_configuration_holds() {
     for (port, client) in [(8080, LAN), (22, LAN), (8080, HOST)] {
         say(&link, &connect(port, client));
         let refused = answer(&link);
-        assert!(matches!(refused, Some(ToEngine::NotConnected { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Some(ToEngine::NotConnected { .. })),
+            "{refused:?}"
+        );
     }
     let mut wider = offer();
     wider.lan.outbound.push(Outbound {
@@ -198,10 +210,16 @@ fn a_sealed_engine_gets_no_more_than_the_configuration_holds() {
         "{declined:?}"
     );
     let address = lab.servers[0].endpoint;
-    for permit in [Permit::Endpoint { peer: 0, address }, Permit::Resolver { peer: 0 }] {
+    for permit in [
+        Permit::Endpoint { peer: 0, address },
+        Permit::Resolver { peer: 0 },
+    ] {
         say(&link, &ToWarden::Ask { id: 1, permit });
         let refused = answer(&link);
-        assert!(matches!(refused, Some(ToEngine::Refused { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Some(ToEngine::Refused { .. })),
+            "{refused:?}"
+        );
     }
     assert_eq!(rules(&lab), before);
     // Garbage ends the engine, and nothing else.

@@ -29,7 +29,9 @@ fn inbound(lab: &Lab) -> Conf {
                  { from = \"172.30.0.50/32\", to = \"tcp/8082\" }]"
         .into();
     lab.sensor.permit(|rules| {
-        rules.lan = [8080, 8081, 8082].map(|port| flow(Some(port), LAN, None)).to_vec();
+        rules.lan = [8080, 8081, 8082]
+            .map(|port| flow(Some(port), LAN, None))
+            .to_vec();
         // Whom it does not want it resets.
         rules.lan.push(flow(Some(8080), EVIL, None));
         rules.arp.extend([LAN, EVIL]);
@@ -65,7 +67,11 @@ fn a_lan_client_is_handed_in_under_its_own_address() {
     let greeting = visit(&lab, "lan", at(APP, 8080), PATIENCE);
     assert_eq!(greeting, Some(format!("web {LAN}\n")));
     for (from, port) in [("evil", 8080), ("lan", 8081), ("lan", 8082)] {
-        assert_eq!(visit(&lab, from, at(APP, port), SILENCE), None, "{from}, {port}");
+        assert_eq!(
+            visit(&lab, from, at(APP, port), SILENCE),
+            None,
+            "{from}, {port}"
+        );
     }
     // Blocked is loopback only, for the LAN too.
     let mut open = Stream::open(&lab.ns, "lan", at(APP, 8080), PATIENCE).unwrap();
@@ -122,8 +128,11 @@ fn a_joined_program_reaches_one_host_and_one_port_on_the_lan() {
         rules.lan = vec![flow(None, LAN, Some(445))];
         rules.arp.push(LAN);
     });
-    let mut sealed =
-        Sealed::connect(&lab, &conf, &[("VPNGW_LAN_OUTBOUND", "172.30.0.50=tcp/445")]);
+    let mut sealed = Sealed::connect(
+        &lab,
+        &conf,
+        &[("VPNGW_LAN_OUTBOUND", "172.30.0.50=tcp/445")],
+    );
     let mut stream = Stream::open(&lab.ns, "box", at(LAN, 445), PATIENCE).unwrap();
     assert_eq!(stream.greeting, format!("lan {APP}\n"));
     stream.echo(PATIENCE).unwrap();

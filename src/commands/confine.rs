@@ -41,7 +41,9 @@ impl Confined {
                 Extent::Whole => tracing::debug!("files are restricted"),
                 Extent::Part => tracing::info!("this kernel restricts the engine's files in part"),
                 Extent::Nothing => {
-                    tracing::info!("this kernel has no Landlock: the engine's files are not restricted");
+                    tracing::info!(
+                        "this kernel has no Landlock: the engine's files are not restricted"
+                    );
                 }
             },
             Err(error) => tracing::warn!(%error, "the engine's files are not restricted"),

@@ -58,7 +58,11 @@ pub fn restrict(readable: &[PathBuf], connects: Connects) -> Result<Restricted, 
     for path in readable {
         let Ok(fd) = PathFd::new(path) else { continue };
         // A file has no entries to be listed.
-        let access = if path.is_dir() { read } else { AccessFs::ReadFile.into() };
+        let access = if path.is_dir() {
+            read
+        } else {
+            AccessFs::ReadFile.into()
+        };
         created = created.add_rule(PathBeneath::new(&fd, access))?;
         if path.starts_with(Path::new("/proc")) {
             held.push(fd);

@@ -163,24 +163,26 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     rules.insert(libc::SYS_mprotect, vec![mapped]);
     // No netlink, no packet sockets, no kernel cryptography.
     let sockets = domains.map(|domain| one(0, Dword, Eq, domain));
-    rules.insert(libc::SYS_socket, sockets.into_iter().collect::<Result<_, _>>()?);
+    rules.insert(
+        libc::SYS_socket,
+        sockets.into_iter().collect::<Result<_, _>>()?,
+    );
     let unix = one(0, Dword, Eq, libc::AF_UNIX as u64)?;
     rules.insert(libc::SYS_socketpair, vec![unix]);
     // To read, and to read only.
     let opened = one(2, Dword, MaskedEq(reading), 0)?;
     rules.insert(libc::SYS_openat, vec![opened]);
     #[cfg(target_arch = "x86_64")]
-    rules.insert(
-        libc::SYS_open,
-        vec![one(1, Dword, MaskedEq(reading), 0)?],
-    );
+    rules.insert(libc::SYS_open, vec![one(1, Dword, MaskedEq(reading), 0)?]);
     // A panic ends in a signal to ourselves.
     rules.insert(libc::SYS_tgkill, vec![one(0, Dword, Eq, own)?]);
     let name = one(0, Dword, Eq, libc::PR_SET_NAME as u64)?;
     rules.insert(libc::SYS_prctl, vec![name]);
     // Limits are read, and never set.
     rules.insert(libc::SYS_prlimit64, vec![one(2, Qword, Eq, 0)?]);
-    let requests = IOCTLS.iter().map(|number| one(1, Dword, Eq, *number as u64));
+    let requests = IOCTLS
+        .iter()
+        .map(|number| one(1, Dword, Eq, *number as u64));
     rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
     Ok(rules)
 }
@@ -219,9 +221,7 @@ mod tests {
             denied(std::fs::File::create(folder.join("vpngw-never")).map(drop));
             denied(std::process::Command::new("true").status().map(drop));
             denied(std::fs::remove_file("/tmp/vpngw-never"));
-            let socket = |domain, kind| {
-                socket2::Socket::new(domain, kind, None).map(drop)
-            };
+            let socket = |domain, kind| socket2::Socket::new(domain, kind, None).map(drop);
             denied(socket(libc::AF_NETLINK.into(), socket2::Type::RAW));
             denied(socket(libc::AF_PACKET.into(), socket2::Type::RAW));
             denied(socket(socket2::Domain::IPV6, socket2::Type::DGRAM));
