@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use vpngw::control::api::{State, Status};
 
@@ -53,7 +54,15 @@ impl Sealed {
         let folder = lab.folder.path().join("sealed");
         let link = folder.join("link");
         fs::create_dir_all(&link).unwrap();
-        open(&link, 0o1777);
+        // As a container's volume is: a mount of its own that belongs to root.
+        mount(
+            "tmpfs",
+            &link,
+            "tmpfs",
+            MountFlags::empty(),
+            Some(c"mode=0755"),
+        )
+        .unwrap();
         let sealed = Self {
             door: link.join("warden.sock"),
             control: link.join("vpngw.sock"),
@@ -69,6 +78,15 @@ impl Sealed {
             lab.remember(log.clone());
         }
         sealed
+    }
+
+    /// Gives the engine's control socket a folder of its own, so that it answers before there is a warden: the
+    /// warden's volume is opened by the warden.
+    pub fn own_control(&mut self) {
+        let own = self.folder.join("own");
+        fs::create_dir_all(&own).unwrap();
+        open(&own, 0o1777);
+        self.control = own.join("vpngw.sock");
     }
 
     /// Both halves run and are connected.
@@ -237,6 +255,7 @@ impl Drop for Sealed {
     fn drop(&mut self) {
         kill(&mut self.engine);
         kill(&mut self.warden);
+        let _ = unmount(self.folder.join("link"), UnmountFlags::DETACH);
     }
 }
 

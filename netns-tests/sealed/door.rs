@@ -58,9 +58,9 @@ fn hear(link: &OwnedFd) -> Option<(ToEngine, Vec<OwnedFd>)> {
 /// The answer to a question, past what the warden says unasked.
 fn answer(link: &OwnedFd) -> Option<ToEngine> {
     loop {
-        match hear(link)?.0 {
-            ToEngine::Facts(_) => {}
-            other => return Some(other),
+        let (message, _) = hear(link)?;
+        if !matches!(message, ToEngine::Facts(_)) {
+            return Some(message);
         }
     }
 }

@@ -15,11 +15,25 @@ use crate::lab::{HOST, Lab, at, wait};
 fn the_engine_waits_for_the_warden() {
     let lab = Lab::new();
     let mut sealed = Sealed::new(&lab, &lab.conf());
+    sealed.own_control();
     sealed.start_engine();
     sealed.wait_log(1, "is `vpngw warden` running");
     let status = sealed.wait_for("it waits", |s| s.reason.contains("waiting for the warden"));
     assert_eq!(status.state, State::Arming);
     assert_eq!(sealed.ctl("app", &["healthcheck"]).status.code(), Some(1));
+    sealed.start_warden(&[]);
+    sealed.wait_connected();
+    assert_inside(&lab);
+    lab.sensor.verdict();
+}
+
+/// As a composition starts them, at the same time: the volume is the warden's to open.
+#[test]
+fn the_engine_finds_room_for_its_socket_when_the_warden_has_come() {
+    let lab = Lab::new();
+    let mut sealed = Sealed::new(&lab, &lab.conf());
+    sealed.start_engine();
+    sealed.wait_log(1, "is `vpngw warden` running");
     sealed.start_warden(&[]);
     sealed.wait_connected();
     assert_inside(&lab);
@@ -90,6 +104,7 @@ fn an_engine_finds_the_next_warden() {
 fn what_the_operator_says_before_there_is_a_warden_counts() {
     let lab = Lab::new();
     let mut sealed = Sealed::new(&lab, &lab.conf());
+    sealed.own_control();
     sealed.start_engine();
     sealed.wait_for("it waits", |s| s.state == State::Arming);
     sealed.ctl("app", &["disconnect"]);

@@ -30,6 +30,11 @@ pub(super) fn confine(readable: &[PathBuf], connects: Connects) -> Confined {
 }
 
 impl Confined {
+    /// Holds on to the files as long as the process lives.
+    pub(super) fn stay(self) {
+        std::mem::forget(self);
+    }
+
     /// Says what is in force, once there is a log.
     pub(super) fn report(&self) {
         match &self.calls {

@@ -12,7 +12,7 @@ use super::run::RESOLV_CONF;
 use super::warden::at;
 use super::{block_on, load, log};
 use crate::config::Config;
-use crate::engine::{self, EngineError, Start};
+use crate::engine::{self, EngineError, Missing, Opened, Start};
 use crate::policy::Policy;
 use crate::sys::landlock::Connects;
 use crate::sys::{privilege, process, socket};
@@ -77,6 +77,32 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     let config = paths.over(loaded.config);
     log::start(config.log);
     Policy::sealed(&config).map_err(Failure::usage)?;
+    // In the warden's volume there is room for it only when the warden has been there.
+    let control = socket::listener(&config.control).ok();
+    let settle = {
+        let config = config.clone();
+        move |missing| settle(&config, missing, &readable)
+    };
+    let start = Start {
+        reload: Box::new(move || match load::load(paths.config.as_deref()) {
+            Ok(loaded) => Ok(paths.over(loaded.config)),
+            Err(errors) => Err(errors.to_string()),
+        }),
+        control,
+        settle: Box::new(settle),
+        resolv_conf: RESOLV_CONF.into(),
+        config,
+    };
+    match block_on(engine::run_sealed(start)) {
+        Ok(()) => Ok(Code::Ok),
+        Err(error @ EngineError::Declined(_)) => Err(Failure::usage(error)),
+        Err(error) => Err(anyhow::Error::from(error).into()),
+    }
+}
+
+/// Opens what is missing, then gives up what an engine does not need. The files that stay readable are held
+/// as long as the process lives.
+fn settle(config: &Config, missing: Missing, readable: &[PathBuf]) -> Opened {
     let open = |path: &Path, without: &str| match socket::listener(path) {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -84,29 +110,19 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
             None
         }
     };
-    let control = open(
-        &config.control,
-        "`vpngw status` and health checks will not answer",
-    );
-    let uapi = open(
-        &uapi::path(&config.tunnel.device),
-        "`wg show` will not answer",
-    );
-    let start = Start {
-        reload: Box::new(move || match load::load(paths.config.as_deref()) {
-            Ok(loaded) => Ok(paths.over(loaded.config)),
-            Err(errors) => Err(errors.to_string()),
-        }),
-        control,
-        uapi,
-        resolv_conf: RESOLV_CONF.into(),
-        config,
+    let control = match missing {
+        Missing::Control => open(
+            &config.control,
+            "`vpngw status` and health checks will not answer",
+        ),
+        Missing::Nothing => None,
     };
-    let confined = confine(&readable, Connects::Lan);
-    confined.report();
-    match block_on(engine::run_sealed(start)) {
-        Ok(()) => Ok(Code::Ok),
-        Err(error @ EngineError::Declined(_)) => Err(Failure::usage(error)),
-        Err(error) => Err(anyhow::Error::from(error).into()),
+    let uapi = socket::listener(&uapi::path(&config.tunnel.device)).ok();
+    if uapi.is_none() {
+        tracing::info!("`wg show` will not answer");
     }
+    let confined = confine(readable, Connects::Lan);
+    confined.report();
+    confined.stay();
+    Opened { control, uapi }
 }

@@ -394,10 +394,8 @@ impl Drop for Host {
     fn drop(&mut self) {
         // They would keep the TUN device of a warden that is gone.
         let lookup = self.lookup.take().map(|lookup| lookup.abort_handle());
-        for task in [lookup, self.uapi.take()] {
-            if let Some(task) = task {
-                task.abort();
-            }
+        for task in [lookup, self.uapi.take()].into_iter().flatten() {
+            task.abort();
         }
     }
 }

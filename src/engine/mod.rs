@@ -34,7 +34,7 @@ use serve::{Questions, Servers};
 use uplink::Uplink;
 
 pub use outside::Reload;
-pub use sealed::{Start, run_sealed};
+pub use sealed::{Missing, Opened, Start, run_sealed};
 
 /// How often the byte counters are noted, for the rates.
 const TICK: Duration = Duration::from_secs(1);
@@ -97,7 +97,10 @@ pub async fn run(link: OwnedFd, start_log: impl FnOnce(Log)) -> Result<(), Engin
         return Ok(());
     };
     start_log(welcome.known.config.log);
-    let (mut servers, mut questions) = Servers::start(welcome.control.take());
+    let (mut servers, mut questions) = Servers::new();
+    if let Some(control) = welcome.control.take() {
+        servers.control_on(control);
+    }
     let mut outside = Outside::none();
     let session = Session {
         link,
@@ -299,7 +302,7 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
         | ToEngine::Blocked(_)
         | ToEngine::Facts(_) => return Err(EngineError::Protocol("no welcome".to_owned())),
     };
-    let Some(config) = own.cloned().or(config.map(|config| *config)) else {
+    let Some(config) = own.cloned().or_else(|| config.map(|config| *config)) else {
         return Err(EngineError::Protocol(
             "a welcome without a configuration".to_owned(),
         ));

@@ -35,12 +35,31 @@ pub struct Start {
     pub config: Config,
     /// Reads it again.
     pub reload: Reload,
-    /// Answers operators, if it could be opened.
+    /// Answers operators, if it can be opened yet: the folder may be the warden's to open.
     pub control: Option<UnixListener>,
-    /// Answers wg(8), if it could be opened.
-    pub uapi: Option<UnixListener>,
+    /// Called once there is a warden, and before anything hostile is heard: opens what is missing, given
+    /// whether the control socket is, and gives up what is not needed from then on.
+    pub settle: Box<dyn FnOnce(Missing) -> Opened>,
     /// Names the resolvers of this namespace.
     pub resolv_conf: PathBuf,
+}
+
+/// Whether the control socket is still to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is.
+    Control,
+    /// It is open.
+    Nothing,
+}
+
+/// Listeners that could be opened.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Answers operators.
+    pub control: Option<UnixListener>,
+    /// Answers wg(8).
+    pub uapi: Option<UnixListener>,
 }
 
 /// Why there is no warden yet.
@@ -59,16 +78,30 @@ enum Absent {
 pub async fn run_sealed(start: Start) -> Result<(), EngineError> {
     let mut config = start.config;
     let mut outside = Outside::new(start.reload)?;
-    let (mut servers, mut questions) = Servers::start(start.control);
-    servers.metrics_at(config.metrics);
+    let (mut servers, mut questions) = Servers::new();
+    let missing = match start.control {
+        Some(control) => {
+            servers.control_on(control);
+            Missing::Nothing
+        }
+        None => Missing::Control,
+    };
+    let (mut settle, mut uapi) = (Some(start.settle), None);
     loop {
         let found = find(&mut config, &mut questions, &mut outside).await?;
         let Some((link, welcome, pending)) = found else {
             return Ok(());
         };
+        if let Some(settle) = settle.take() {
+            let opened = settle(missing);
+            uapi = opened.uapi;
+            if let Some(control) = opened.control {
+                servers.control_on(control);
+            }
+        }
         info!("attached to the warden");
         let welcome = Welcome {
-            uapi: start.uapi.as_ref().and_then(|uapi| uapi.try_clone().ok()),
+            uapi: uapi.as_ref().and_then(|uapi| uapi.try_clone().ok()),
             ..welcome
         };
         let session = Session {
@@ -167,15 +200,17 @@ async fn knock(config: &Config) -> Result<(Link, Welcome), Absent> {
 }
 
 fn absent(path: &Path, error: &io::Error) -> Absent {
-    Absent::Yet(match error.kind() {
-        io::ErrorKind::NotFound => format!(
+    Absent::Yet(if error.kind() == io::ErrorKind::NotFound {
+        format!(
             "there is no {}: is `vpngw warden` running, and do both services mount the same volume \
              at {}?",
             path.display(),
             path.parent().unwrap_or(path).display()
-        ),
-        io::ErrorKind::ConnectionRefused => "nobody listens there any more".to_owned(),
-        _ => error.to_string(),
+        )
+    } else if error.kind() == io::ErrorKind::ConnectionRefused {
+        "nobody listens there any more".to_owned()
+    } else {
+        error.to_string()
     })
 }
 

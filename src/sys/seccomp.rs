@@ -182,9 +182,16 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     rules.insert(libc::SYS_prlimit64, vec![one(2, Qword, Eq, 0)?]);
     let requests = IOCTLS
         .iter()
-        .map(|number| one(1, Dword, Eq, *number as u64));
+        .map(|number| one(1, Dword, Eq, request(*number)));
     rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
     Ok(rules)
+}
+
+/// The C library says which integer a request is.
+fn request(number: libc::Ioctl) -> u64 {
+    #[allow(clippy::unnecessary_cast, reason = "musl has another type for it")]
+    let number = number as u64;
+    number
 }
 
 /// The flags of open(2) that are for more than reading.

@@ -39,7 +39,7 @@ impl Portal {
     pub(super) fn follow(&mut self, lan: &Lan) {
         let local = link::localhost(&addresses(lan)).map_err(|error| error.to_string());
         let wanted: Vec<_> = lan.outbound.iter().map(target).collect();
-        let wanting = local.and(self.listeners.follow(&wanted)).err();
+        let wanting = self.listeners.follow(&wanted).and(local).err();
         if self.wanting != wanting {
             match &wanting {
                 Some(why) => warn!(why, "a LAN exception is not open"),
