@@ -19,6 +19,7 @@ mod connect;
 mod death;
 mod dns;
 mod endpoint;
+mod exec;
 mod inner;
 mod ipv6;
 mod lan;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::commands::exec::Wanted;
 use crate::commands::run::Place;
 use crate::commands::status::Output;
 
@@ -116,6 +117,8 @@ pub enum Command {
     Disconnect,
     /// Remove the rules and routes that an ended gateway left in force
     Cleanup,
+    /// Run a program in the namespace of a gateway, with no other way to look up names
+    Exec(Exec),
     /// Show it at work between namespaces of this machine
     Demo {
         /// Leave a shell open inside
@@ -188,6 +191,35 @@ impl Engine {
     /// The socket that was named.
     pub fn socket(&self) -> Option<&Path> {
         named(self.socket_of_warden.as_deref())
+    }
+}
+
+/// What is run in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Exec {
+    /// Network namespace: a name that `ip netns` shows, or the path of a file
+    #[arg(long, value_name = "NAME", required_unless_present = "pid")]
+    netns: Option<OsString>,
+    /// The namespace of this process
+    #[arg(long, value_name = "N", conflicts_with = "netns")]
+    pid: Option<u32>,
+    /// Run it as this user of /etc/passwd; as root it keeps what acts on files
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Exec {
+    /// The one form that the flags ask for.
+    pub fn wanted(self) -> Wanted {
+        let of_process = self.pid.map(|pid| format!("/proc/{pid}/ns/net").into());
+        Wanted {
+            netns: self.netns.or(of_process).unwrap_or_default(),
+            user: self.user,
+            command: self.command,
+        }
     }
 }
 
@@ -309,6 +341,8 @@ mod tests {
             "connect",
             "disconnect",
             "cleanup",
+            "exec --netns torrent -- qbittorrent-nox --profile=/srv",
+            "exec --pid 7 --user torrent -- sh",
             "demo",
             "demo --shell",
         ] {

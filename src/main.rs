@@ -7,8 +7,8 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    check, cleanup, connect, demo, disconnect, engine, explain, healthcheck, load, plan, preview,
-    run, status, warden,
+    check, cleanup, connect, demo, disconnect, engine, exec, explain, healthcheck, load, plan,
+    preview, run, status, warden,
 };
 
 fn main() -> Code {
@@ -57,6 +57,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
             Ok(Code::Ok)
         }
         Command::Cleanup => cleanup::run(shared.socket()),
+        Command::Exec(flags) => exec::run(shared.socket(), &flags.wanted()),
         Command::Demo { shell } => match demo::run(demo::Args { shell })? {
             demo::Verdict::Held => Ok(Code::Ok),
             demo::Verdict::Leaked => Ok(Code::Leak),

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod demo;
 pub mod disconnect;
 pub mod engine;
+pub mod exec;
 pub mod exit;
 pub mod explain;
 pub mod healthcheck;

@@ -2,6 +2,7 @@
 
 pub mod async_fd;
 pub mod capture;
+pub mod enter;
 pub mod fault;
 pub mod fdpass;
 pub mod host;
