@@ -114,9 +114,24 @@ impl Sealed {
         });
     }
 
+    /// Starts the warden with no other capability than a container gives it with `cap_drop: [ALL]` and
+    /// `cap_add: [NET_ADMIN]`, and waits until it listens.
+    pub fn start_warden_with_net_admin(&mut self) {
+        let mut command = Command::new("setpriv");
+        let caps = ["--inh-caps=-all", "--bounding-set=-all,+net_admin"];
+        command.args(caps).arg(PROGRAM);
+        self.launch_warden(command, &[]);
+        wait("the warden listens", PATIENCE, || {
+            self.door.exists().then_some(())
+        });
+    }
+
     /// Starts the warden.
     pub fn spawn_warden(&mut self, environment: Environment<'_>) {
-        let mut command = Command::new(PROGRAM);
+        self.launch_warden(Command::new(PROGRAM), environment);
+    }
+
+    fn launch_warden(&mut self, mut command: Command, environment: Environment<'_>) {
         command
             .arg("warden")
             .arg("--config")

@@ -30,7 +30,7 @@ struct Address {
 /// ENODEV where there is no such device; EPERM without CAP_NET_RAW.
 pub fn bind(index: u32) -> io::Result<()> {
     let socket = Socket::new(Domain::from(libc::AF_XDP), Type::RAW, None)?;
-    let frames = Layout::from_size_align(16 * 4096, 4096).map_err(io::Error::other)?;
+    let frames = Layout::from_size_align(4 * 4096, 4096).map_err(io::Error::other)?;
     // SAFETY: the layout has a size.
     let memory = unsafe { alloc_zeroed(frames) };
     let bound = attach(&socket, memory as u64, frames.size() as u64, index);

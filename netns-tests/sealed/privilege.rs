@@ -120,6 +120,20 @@ fn a_sealed_warden_never_holds_a_key() {
     }
 }
 
+/// As a container has it with `cap_drop: [ALL]` and `cap_add: [NET_ADMIN]`.
+#[test]
+fn a_sealed_warden_needs_net_admin_alone() {
+    let lab = Lab::new();
+    let mut sealed = Sealed::new(&lab, &lab.conf());
+    sealed.start_warden_with_net_admin();
+    sealed.start_engine();
+    sealed.wait_connected();
+    let net_admin = format!("{:016x}", 1_u64 << 12);
+    assert_eq!(status(sealed.warden(), "CapEff"), [net_admin.as_str()]);
+    assert_inside(&lab);
+    lab.sensor.verdict();
+}
+
 #[test]
 fn an_engine_that_the_warden_started_is_confined_too() {
     let lab = Lab::new();

@@ -74,7 +74,6 @@ const FREE: &[i64] = &[
     libc::SYS_membarrier,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
-    libc::SYS_sched_setaffinity,
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_restart_syscall,
@@ -178,6 +177,9 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     rules.insert(libc::SYS_tgkill, vec![one(0, Dword, Eq, own)?]);
     let name = one(0, Dword, Eq, libc::PR_SET_NAME as u64)?;
     rules.insert(libc::SYS_prctl, vec![name]);
+    // Its own thread's, and nobody else's.
+    let own_thread = one(0, Dword, Eq, 0)?;
+    rules.insert(libc::SYS_sched_setaffinity, vec![own_thread]);
     // Limits are read, and never set.
     rules.insert(libc::SYS_prlimit64, vec![one(2, Qword, Eq, 0)?]);
     let requests = IOCTLS
@@ -187,11 +189,11 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     Ok(rules)
 }
 
-/// The C library says which integer a request is.
+/// A request has 32 bits (linux/ioctl.h), whatever integer the C library takes it for.
 fn request(number: libc::Ioctl) -> u64 {
     #[allow(clippy::unnecessary_cast, reason = "musl has another type for it")]
     let number = number as u64;
-    number
+    number & u64::from(u32::MAX)
 }
 
 /// The flags of open(2) that are for more than reading.
