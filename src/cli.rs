@@ -350,6 +350,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_units_of_the_profile_run_commands_that_exist() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/host");
+        let mut found = 0;
+        for unit in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(unit.unwrap().path()).unwrap();
+            for line in text.lines() {
+                if let Some(words) = line.strip_prefix("ExecStart=/usr/local/bin/") {
+                    assert!(parse(words).command.is_some(), "{words}");
+                    found += 1;
+                }
+            }
+        }
+        assert_eq!(found, 2);
+    }
+
     fn status(line: &str) -> Status {
         match parse(line).command {
             Some(Command::Status(status)) => status,

@@ -1,6 +1,7 @@
 //! Which half comes first, ends, comes again, and what it is told meanwhile.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -179,6 +180,23 @@ fn a_warden_with_a_narrower_configuration_keeps_what_both_permit() {
     assert_eq!(sealed.engine_ends().code(), Some(2));
     assert!(sealed.log(1).contains("[forward] ports names 6881"));
     lab.sensor.verdict();
+}
+
+/// `Type=notify` of systemd: whoever comes after the warden finds the namespace closed.
+#[test]
+fn a_service_manager_hears_when_the_warden_is_ready() {
+    let lab = Lab::new();
+    let mut sealed = Sealed::new(&lab, &lab.conf());
+    let path = lab.folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    sealed.spawn_warden(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    let mut buffer = [0; 64];
+    let length = manager.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"READY=1");
+    assert!(sealed.door.exists());
+    let rules = lab.ns.run("box", "nft list ruleset");
+    assert!(rules.contains("table inet vpngw"), "{rules}");
 }
 
 #[test]

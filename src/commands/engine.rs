@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::engine::{self, EngineError, Missing, Opened, Start};
 use crate::policy::Policy;
 use crate::sys::landlock::Connects;
+use crate::sys::notify::Notify;
 use crate::sys::{privilege, process, socket};
 use crate::wireguard::uapi;
 
@@ -80,8 +81,12 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     // In the warden's volume there is room for it only when the warden has been there.
     let control = socket::listener(&config.control).ok();
     let settle = {
-        let config = config.clone();
-        move |missing| settle(&config, missing, &readable)
+        let (config, notify) = (config.clone(), Notify::from_environment());
+        move |missing| {
+            let opened = settle(&config, missing, &readable);
+            notify.ready();
+            opened
+        }
     };
     let start = Start {
         reload: Box::new(move || match load::load(paths.config.as_deref()) {

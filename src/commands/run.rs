@@ -8,6 +8,7 @@ use rustix::thread::CapabilitySet;
 use super::exit::{Code, Failure};
 use super::{block_on, load, log};
 use crate::config::{Config, Errors, Loaded};
+use crate::sys::notify::Notify;
 use crate::sys::{host, link, nft, privilege};
 use crate::warden::{self, Engines, Start};
 
@@ -84,6 +85,7 @@ pub(super) fn guard(
     privilege::keep_only(half.keep).map_err(anyhow::Error::from)?;
 
     let (config, engines) = (config.map(PathBuf::from), half.engines);
+    let notify = Notify::from_environment();
     let start = Start {
         config: first,
         reload: Box::new(move || again(config.as_deref(), &half)),
@@ -91,6 +93,7 @@ pub(super) fn guard(
         armed_in,
         resolv_conf: RESOLV_CONF.into(),
         engines,
+        ready: Box::new(move || notify.ready()),
     };
     block_on(warden::run(start)).map_err(Failure::usage)?;
     Ok(Code::Ok)

@@ -11,6 +11,7 @@ pub mod link;
 pub mod namespace;
 pub mod netlink;
 pub mod nft;
+pub mod notify;
 pub mod privilege;
 pub mod process;
 pub mod resolv;

@@ -62,6 +62,8 @@ pub struct Start {
     pub resolv_conf: PathBuf,
     /// Where engines come from.
     pub engines: Engines,
+    /// Called when the namespace is as it shall be, and engines can come.
+    pub ready: Box<dyn Fn()>,
 }
 
 /// Where engines come from.
@@ -94,6 +96,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
         Engines::Awaited => (Door::open(&sealed)?, Child::none(Instant::now())),
     };
     namespace.announce();
+    (start.ready)();
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut settle_at: Option<Instant> = None;
