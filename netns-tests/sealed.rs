@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use vpngw::control::api::Topology;
+use vpngw::control::api::{State, Topology};
 
+use crate::connect::permit_resolver;
 use crate::lab::sealed::Sealed;
 use crate::lab::tunnel::{Stream, ask, ifindex};
-use crate::lab::{HOST, Lab, at};
+use crate::lab::{HOST, INNER, Lab, at};
 
 mod door;
 mod lan;
@@ -65,5 +66,37 @@ fn an_engine_that_dies_a_hundred_times_keeps_the_connections() {
     sealed.wait_connected();
     stream.echo(PATIENCE).unwrap();
     assert_eq!(state(), before);
+    lab.sensor.verdict();
+}
+
+#[test]
+fn a_sealed_engine_looks_the_servers_name_up_where_the_uplink_is() {
+    let lab = Lab::new();
+    let mut conf = lab.conf();
+    conf.peers[0].endpoint = "vpn.test:51820".into();
+    lab.sensor.permit(permit_resolver);
+    let sealed = Sealed::connect(&lab, &conf, &[]);
+    let status = sealed.wait_connected();
+    assert_eq!(status.endpoint, Some(lab.servers[0].endpoint));
+    assert_inside(&lab);
+    // Again, from the same source port.
+    sealed.ctl("app", &["disconnect"]);
+    sealed.wait_for("it is blocked", |s| s.state == State::Blocked);
+    sealed.ctl("app", &["connect"]);
+    sealed.wait_connected();
+    assert_inside(&lab);
+    let tally = lab.sensor.verdict();
+    assert!(tally.resolver > 0 && tally.wireguard > 0, "{tally}");
+}
+
+#[test]
+fn a_joined_program_asks_the_tunnels_resolver_only() {
+    let lab = Lab::new();
+    let _sealed = Sealed::connect(&lab, &lab.conf(), &[]);
+    let said = lab.ns.run("box", "getent ahostsv4 example.org");
+    assert!(said.starts_with(&HOST.to_string()), "{said}");
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap();
+    let active: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(active, [format!("nameserver {INNER}")]);
     lab.sensor.verdict();
 }

@@ -74,6 +74,7 @@ fn attach(version: u32) -> ToWarden {
 
 fn offer() -> Offer {
     Offer {
+        device: "tun0".parse().unwrap(),
         addresses: vec![format!("{TUNNEL}/24").parse().unwrap()],
         mtu: 1420,
         dns: vec![],

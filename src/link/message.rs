@@ -128,6 +128,8 @@ pub enum ToEngine {
 /// nothing that its own configuration does not permit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
+    /// What the engine takes the tunnel device to be called.
+    pub device: IfName,
     /// Our addresses inside the tunnel.
     pub addresses: Vec<Ipv4Network>,
     /// Bytes of the largest inner packet.
@@ -146,6 +148,7 @@ impl Offer {
     /// What this configuration says.
     pub fn of(config: &Config) -> Self {
         Self {
+            device: config.tunnel.device.clone(),
             addresses: config.tunnel.addresses.clone(),
             mtu: config.tunnel.mtu,
             dns: config.tunnel.dns.clone(),

@@ -22,6 +22,13 @@ const LEAST_MTU: u16 = 576;
 /// One line for the operator: the first thing that the engine's configuration has and the warden's does not
 /// permit.
 pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
+    let (ours, theirs) = (&own.tunnel.device, &offer.device);
+    if ours != theirs {
+        return Err(format!(
+            "the engine's [tunnel] device is {theirs}, and the warden's is {ours}: give both services the \
+             same (VPNGW_TUNNEL_DEVICE, or the same vpngw.toml)"
+        ));
+    }
     if offer.addresses.is_empty() {
         return Err("the engine's tunnel has no address".to_owned());
     }
@@ -178,6 +185,7 @@ mod tests {
         }
         refused(|o| o.dns = vec![[127, 0, 0, 11].into()]);
         refused(|o| o.mtu = 100);
+        refused(|o| o.device = "tun1".parse().unwrap());
         // A resolver inside a LAN exception would be asked on this machine.
         refused(|o| o.dns = vec![[192, 168, 1, 9].into()]);
     }
