@@ -75,6 +75,7 @@ fn a_sealed_engine_looks_the_servers_name_up_where_the_uplink_is() {
     let mut conf = lab.conf();
     conf.peers[0].endpoint = "vpn.test:51820".into();
     lab.sensor.permit(permit_resolver);
+    lab.sensor.permit(|rules| rules.resolver_again = true);
     let sealed = Sealed::connect(&lab, &conf, &[]);
     let status = sealed.wait_connected();
     assert_eq!(status.endpoint, Some(lab.servers[0].endpoint));
