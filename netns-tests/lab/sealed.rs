@@ -155,22 +155,22 @@ impl Sealed {
 
     /// Starts the engine: another user, without a capability.
     pub fn start_engine(&mut self) {
-        self.spawn_engine("app", &[]);
+        self.start_engine_as(NOBODY);
     }
 
-    /// Starts the engine in a namespace, with more words.
-    pub fn spawn_engine(&mut self, namespace: &str, words: &[&str]) {
+    /// Starts the engine as a user, where the user namespace has others than root.
+    pub fn start_engine_as(&mut self, user: u32) {
         let mut command = if nobody_is_mapped() {
-            unprivileged(NOBODY)
+            unprivileged(user)
         } else {
             Command::new(PROGRAM)
         };
-        command.arg("engine").args(words);
+        command.arg("engine");
         command.arg("--config").arg(self.folder.join("vpngw.toml"));
         command.arg("--socket").arg(&self.control);
         command.arg("--socket-of-warden").arg(&self.door);
         let log = self.logs[1].clone();
-        let engine = self.ns.start(namespace, logged(&mut command, &log));
+        let engine = self.ns.start("app", logged(&mut command, &log));
         if let Some(mut before) = self.engine.replace(engine) {
             let _ = before.wait();
         }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use vpngw::control::api::State;
 
 use super::{PATIENCE, assert_inside};
-use crate::lab::sealed::Sealed;
+use crate::lab::sealed::{Sealed, nobody_is_mapped};
 use crate::lab::tunnel::{Stream, ask, ifindex};
 use crate::lab::{HOST, Lab, at, wait};
 
@@ -179,6 +179,24 @@ fn a_warden_with_a_narrower_configuration_keeps_what_both_permit() {
     });
     assert_eq!(sealed.engine_ends().code(), Some(2));
     assert!(sealed.log(1).contains("[forward] ports names 6881"));
+    lab.sensor.verdict();
+}
+
+/// The operator forgot `user:`, and puts it right.
+#[test]
+fn an_engine_of_another_user_is_refused_and_leaves_nothing_in_the_way() {
+    let lab = Lab::new();
+    let mut sealed = Sealed::new(&lab, &lab.conf());
+    sealed.start_warden(&[]);
+    if nobody_is_mapped() {
+        sealed.start_engine_as(0);
+        assert_eq!(sealed.engine_ends().code(), Some(2));
+        let line = "run the engine's service as that user (`user: \"65534\"`)";
+        assert!(sealed.log(1).contains(line), "{}", sealed.log(1));
+    }
+    sealed.start_engine();
+    sealed.wait_connected();
+    assert_inside(&lab);
     lab.sensor.verdict();
 }
 

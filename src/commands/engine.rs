@@ -98,7 +98,12 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
         resolv_conf: RESOLV_CONF.into(),
         config,
     };
-    match block_on(engine::run_sealed(start)) {
+    let control = start.config.control.clone();
+    let ended = block_on(engine::run_sealed(start));
+    // One that is not confined yet, because no warden took it, leaves nothing in the way of the next, which may
+    // be another user. What a confined one leaves the next one replaces.
+    let _ = std::fs::remove_file(control);
+    match ended {
         Ok(()) => Ok(Code::Ok),
         Err(error @ EngineError::Declined(_)) => Err(Failure::usage(error)),
         Err(error) => Err(anyhow::Error::from(error).into()),

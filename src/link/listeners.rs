@@ -39,7 +39,7 @@ impl Listeners {
             }
             match socket::tcp_listener(at).and_then(TcpListener::from_std) {
                 Ok(listener) => self.open.push((at, listener)),
-                Err(error) => outcome = Err(format!("listen at {at}: {error}")),
+                Err(error) => outcome = Err(failed(at, &error)),
             }
         }
         outcome
@@ -68,6 +68,18 @@ impl Listeners {
         }
         Poll::Pending
     }
+}
+
+fn failed(at: SocketAddrV4, error: &io::Error) -> String {
+    // `inet_port_requires_bind_service`, include/net/ip.h.
+    let low = error.kind() == io::ErrorKind::PermissionDenied && at.port() < 1024;
+    let hint = if low {
+        "; ports below 1024 take the capability NET_BIND_SERVICE, or the kernel parameter \
+         net.ipv4.ip_unprivileged_port_start=0"
+    } else {
+        ""
+    };
+    format!("listen at {at}: {error}{hint}")
 }
 
 #[cfg(test)]
