@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
 
+use crate::commands::exec::Wanted;
 use crate::commands::run::Place;
 use crate::commands::status::Output;
 use crate::commands::{blocked, capture};
 
 /// Where the control socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/vpngw/vpngw.sock";
+
+/// Where the warden of the sealed topology listens unless somebody says otherwise.
+pub const WARDEN: &str = "/run/vpngw/warden.sock";
 
 /// A VPN gateway that fails closed
 ///
@@ -74,14 +78,14 @@ fn named(name: Option<&OsStr>) -> Option<&Path> {
     name.filter(|name| !name.is_empty()).map(Path::new)
 }
 
-/// Whether these arguments, wrong as they are, were meant to run the gateway: they name no other
-/// command.
+/// Whether these arguments, wrong as they are, were meant to close this namespace: they name no other
+/// command than those that do.
 pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
     let commands = Cli::command();
     let others = |argument: &OsString| {
         commands
             .get_subcommands()
-            .any(|c| c.get_name() != "run" && argument == c.get_name())
+            .any(|c| !["run", "warden"].contains(&c.get_name()) && argument == c.get_name())
     };
     !arguments.into_iter().any(|argument| others(&argument))
 }
@@ -91,13 +95,10 @@ pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
 pub enum Command {
     /// Close the namespace, then open the tunnel and keep it open
     Run(Run),
-    /// The unprivileged half; started by `run`
-    #[command(hide = true)]
-    Engine {
-        /// Inherited socket to the privileged half
-        #[arg(long, value_name = "N")]
-        link_fd: RawFd,
-    },
+    /// Sealed topology: close a namespace without uplink and hold it for an engine
+    Warden(Warden),
+    /// Sealed topology: open the tunnel for the warden of another namespace
+    Engine(Engine),
     /// Show what the gateway is doing
     Status(Status),
     /// Show what the leak sensors saw; exit 3 if something left
@@ -119,7 +120,7 @@ pub enum Command {
     /// Record what crosses the uplink and what is stopped, as a file for Wireshark
     Capture(Capture),
     /// Exit 0 if the tunnel is usable, 1 if not
-    Healthcheck,
+    Healthcheck(Healthcheck),
     /// Check the configuration and print where each value came from
     Check,
     /// Print every change that `run` would make to the kernel; change nothing
@@ -136,6 +137,8 @@ pub enum Command {
     Disconnect,
     /// Remove the rules and routes that an ended gateway left in force
     Cleanup,
+    /// Run a program in the namespace of a gateway, with no other way to look up names
+    Exec(Exec),
     /// Show it at work between namespaces of this machine
     Demo {
         /// Leave a shell open inside
@@ -167,6 +170,92 @@ impl Run {
         } else {
             Place::MadeForUs
         }
+    }
+}
+
+/// The privileged half, by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Warden {
+    /// Where it may run.
+    #[command(flatten)]
+    pub run: Run,
+    /// Where it listens [default: `[sealed] socket`, /run/vpngw/warden.sock]
+    #[arg(long, value_name = "PATH")]
+    socket_of_warden: Option<OsString>,
+}
+
+impl Warden {
+    /// The socket that was named.
+    pub fn socket(&self) -> Option<&Path> {
+        named(self.socket_of_warden.as_deref())
+    }
+}
+
+/// The unprivileged half, by itself or started by `run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Engine {
+    /// Inherited socket to the privileged half
+    #[arg(
+        long,
+        value_name = "N",
+        hide = true,
+        conflicts_with = "socket_of_warden"
+    )]
+    pub link_fd: Option<RawFd>,
+    /// Where its warden listens [default: `[sealed] socket`, /run/vpngw/warden.sock]
+    #[arg(long, value_name = "PATH")]
+    socket_of_warden: Option<OsString>,
+}
+
+impl Engine {
+    /// The socket that was named.
+    pub fn socket(&self) -> Option<&Path> {
+        named(self.socket_of_warden.as_deref())
+    }
+}
+
+/// What is run in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Exec {
+    /// Network namespace: a name that `ip netns` shows, or the path of a file
+    #[arg(long, value_name = "NAME", required_unless_present = "pid")]
+    netns: Option<OsString>,
+    /// The namespace of this process
+    #[arg(long, value_name = "N", conflicts_with = "netns")]
+    pid: Option<u32>,
+    /// Run it as this user of /etc/passwd; as root it keeps what acts on files
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Exec {
+    /// The one form that the flags ask for.
+    pub fn wanted(self) -> Wanted {
+        let of_process = self.pid.map(|pid| format!("/proc/{pid}/ns/net").into());
+        Wanted {
+            netns: self.netns.or(of_process).unwrap_or_default(),
+            user: self.user,
+            command: self.command,
+        }
+    }
+}
+
+/// Whom a health check asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Healthcheck {
+    /// Where the warden listens: asked if nobody answers on the control socket
+    /// [default: /run/vpngw/warden.sock]
+    #[arg(long, value_name = "PATH", env = "VPNGW_SEALED_SOCKET")]
+    socket_of_warden: Option<OsString>,
+}
+
+impl Healthcheck {
+    /// The warden's socket.
+    pub fn warden(&self) -> &Path {
+        named(self.socket_of_warden.as_deref()).unwrap_or_else(|| Path::new(WARDEN))
     }
 }
 
@@ -314,6 +403,7 @@ mod tests {
     fn wrong_arguments_without_another_command_were_meant_to_run() {
         let meant = |line: &str| means_run(line.split(' ').map(OsString::from));
         assert!(meant("--bogus") && meant("run --bogus") && meant("rnu"));
+        assert!(meant("warden --bogus") && !meant("engine --bogus"));
         assert!(!meant("status --bogus") && !meant("--bogus check"));
     }
 
@@ -330,6 +420,10 @@ mod tests {
     fn every_command_parses() {
         for line in [
             "engine --link-fd 3",
+            "engine",
+            "engine --socket-of-warden /a",
+            "warden",
+            "warden --socket-of-warden /a --allow-host",
             "healthcheck",
             "blocked",
             "blocked --json",
@@ -342,11 +436,29 @@ mod tests {
             "connect",
             "disconnect",
             "cleanup",
+            "exec --netns torrent -- qbittorrent-nox --profile=/srv",
+            "exec --pid 7 --user torrent -- sh",
             "demo",
             "demo --shell",
         ] {
             assert!(parse(&format!("vpngw {line}")).command.is_some(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_units_of_the_profile_run_commands_that_exist() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/host");
+        let mut found = 0;
+        for unit in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(unit.unwrap().path()).unwrap();
+            for line in text.lines() {
+                if let Some(words) = line.strip_prefix("ExecStart=/usr/local/bin/") {
+                    assert!(parse(words).command.is_some(), "{words}");
+                    found += 1;
+                }
+            }
+        }
+        assert_eq!(found, 2);
     }
 
     fn status(line: &str) -> Status {

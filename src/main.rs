@@ -7,8 +7,8 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    blocked, capture, check, cleanup, connect, demo, disconnect, engine, explain, healthcheck,
-    leaks, leaktest, load, plan, preview, run, status,
+    blocked, capture, check, cleanup, connect, demo, disconnect, engine, exec, explain,
+    healthcheck, leaks, leaktest, load, plan, preview, run, status, warden,
 };
 
 fn main() -> Code {
@@ -36,13 +36,21 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
     let mut out = io::stdout().lock();
     match cli.command.unwrap_or_else(Command::run) {
         Command::Run(flags) => run::run(config, shared.named_socket(), flags.place(), begun),
-        Command::Engine { link_fd } => engine::run(link_fd),
+        Command::Warden(flags) => warden::run(config, flags.socket(), flags.run.place(), begun),
+        Command::Engine(flags) => match flags.link_fd {
+            Some(link_fd) => engine::run(link_fd),
+            None => engine::run_sealed(engine::Paths {
+                config: config.map(Into::into),
+                control: shared.named_socket().map(Into::into),
+                warden: flags.socket().map(Into::into),
+            }),
+        },
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Leaks { json } => leaks::run(shared.socket(), json),
         Command::Leaktest { json } => leaktest::run(json),
         Command::Blocked(flags) => blocked::run(shared.socket(), flags.output()),
         Command::Capture(flags) => capture::run(&flags.wanted()),
-        Command::Healthcheck => healthcheck::run(shared.socket()),
+        Command::Healthcheck(flags) => healthcheck::run(shared.socket(), flags.warden()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),
         Command::Check => Ok(check::run(load::load(config), &mut out)?),
@@ -53,6 +61,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
             Ok(Code::Ok)
         }
         Command::Cleanup => cleanup::run(shared.socket()),
+        Command::Exec(flags) => exec::run(shared.socket(), &flags.wanted()),
         Command::Demo { shell } => match demo::run(demo::Args { shell })? {
             demo::Verdict::Held => Ok(Code::Ok),
             demo::Verdict::Leaked => Ok(Code::Leak),

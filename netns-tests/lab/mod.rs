@@ -7,6 +7,8 @@
 //!  evil eth0 172.30.0.66 ───┘                      ├─ vpn1 198.51.100.10, behind it 10.64.0.1 and
 //!                                                  └─ vpn2 198.51.100.11, another 203.0.113.9
 //! ```
+//!
+//! `box` has loopback only: the joined programs' namespace of the sealed topology.
 
 use std::cell::RefCell;
 use std::fs;
@@ -31,11 +33,13 @@ pub mod ns;
 #[allow(dead_code, reason = "the probe program uses the rest")]
 pub mod raw;
 pub mod report;
+pub mod sealed;
 pub mod sensor;
 pub mod server;
 pub mod services;
 pub mod tunnel;
 pub mod wires;
+pub mod xdp;
 
 use classify::Rules;
 use conf::{Conf, Keys};
@@ -47,7 +51,7 @@ use services::{Service, Services};
 
 pub use addresses::*;
 
-const NAMES: [&str; 7] = ["app", "rtr", "lan", "evil", "inet", "vpn1", "vpn2"];
+const NAMES: [&str; 8] = ["app", "box", "rtr", "lan", "evil", "inet", "vpn1", "vpn2"];
 
 /// One lab. Everything in it ends when it is dropped.
 pub struct Lab {

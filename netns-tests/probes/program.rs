@@ -71,14 +71,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it.
+    /// Starts it in `app`.
     pub fn start(ns: &Namespaces, persona: Persona) -> Self {
+        Self::start_in(ns, "app", persona)
+    }
+
+    /// Starts it in this namespace.
+    pub fn start_in(ns: &Namespaces, namespace: &str, persona: Persona) -> Self {
         let mut command = Command::new(PROGRAM);
         command
             .arg(persona.name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut child = ns.start("app", &mut command);
+        let mut child = ns.start(namespace, &mut command);
         let orders = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
         Self {

@@ -151,13 +151,13 @@ fn parameters_that_cannot_be_written_are_reported() {
 #[test]
 fn the_udp_socket_is_marked_and_its_port_is_its_own() {
     isolated(|| {
-        let (near, port) = socket::udp(MARK, 0).unwrap();
+        let (near, port) = socket::udp(Some(MARK), 0).unwrap();
         assert_ne!(port, 0);
         assert_eq!(near.local_addr().unwrap().port(), port);
         let near = socket2::SockRef::from(&near);
         assert_eq!(near.mark().unwrap(), MARK.0);
         assert!(near.recv_buffer_size().unwrap() >= 4 << 20);
-        let taken = socket::udp(MARK, port);
+        let taken = socket::udp(Some(MARK), port);
         assert!(taken.unwrap_err().to_string().contains("port"));
     });
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use vpngw::config::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Peer, PublicKey,
-    Secret, Tunnel,
+    Sealed, Secret, Tunnel,
 };
 use vpngw::plan::Plan;
 use vpngw::policy::Hole;
@@ -53,6 +53,10 @@ pub(super) fn config() -> Config {
         forward: Vec::new(),
         metrics: None,
         control: "/run/vpngw/vpngw.sock".into(),
+        sealed: Sealed {
+            socket: "/run/vpngw/warden.sock".into(),
+            engine_user: 65534,
+        },
         log: Log {
             level: LogLevel::Info,
             format: LogFormat::Text,
@@ -360,7 +364,7 @@ fn answer_arrives(rp_filter: &str, with_rules: bool) -> bool {
         .unwrap();
     }
     let uplink = observed().unwrap();
-    let (near, port) = socket::udp(MARK, 0).unwrap();
+    let (near, port) = socket::udp(Some(MARK), 0).unwrap();
     let mut plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(port)));
     if !with_rules {
         plan.rules.truncate(1);

@@ -105,6 +105,8 @@ mod tests {
         forward.ports                            (none)                                        default
         metrics.listen                           (off)                                         default
         control.socket                           /run/vpngw/vpngw.sock                         default
+        sealed.socket                            /run/vpngw/warden.sock                        default
+        sealed.engine_user                       65534                                         default
         log.level                                info                                          default
         log.format                               text                                          default
 

@@ -1,13 +1,23 @@
-//! `vpngw engine`: the unprivileged half, started by `run`.
+//! `vpngw engine`: the unprivileged half. Started by `run`, or in a namespace of its own for the warden of
+//! another one.
 
 use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::confine::{confine, sources};
 use super::exit::{Code, Failure};
-use super::{block_on, log};
-use crate::engine;
-use crate::sys::{privilege, process};
+use super::run::RESOLV_CONF;
+use super::warden::at;
+use super::{block_on, load, log};
+use crate::config::Config;
+use crate::engine::{self, EngineError, Missing, Opened, Start};
+use crate::policy::Policy;
+use crate::sys::landlock::Connects;
+use crate::sys::notify::Notify;
+use crate::sys::{privilege, process, socket};
+use crate::wireguard::uapi;
 
 /// Runs the engine over the inherited socket until the warden closes it.
 ///
@@ -19,6 +29,110 @@ pub fn run(link_fd: RawFd) -> Result<Code, Failure> {
     let parent = rustix::process::getppid().context("the engine is started by the gateway only")?;
     privilege::drop_all(parent).map_err(anyhow::Error::from)?;
     let link = process::inherited(link_fd).context("the inherited socket")?;
-    block_on(engine::run(link, log::start)).map_err(anyhow::Error::from)?;
+    let confined = confine(&[], Connects::Nowhere);
+    let start_log = |log| {
+        log::start(log);
+        confined.report();
+    };
+    block_on(engine::run(link, start_log)).map_err(anyhow::Error::from)?;
     Ok(Code::Ok)
+}
+
+/// Paths that the command line names.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// The configuration.
+    pub config: Option<PathBuf>,
+    /// The control socket.
+    pub control: Option<PathBuf>,
+    /// The socket of the warden.
+    pub warden: Option<PathBuf>,
+}
+
+impl Paths {
+    /// The command line over the configuration.
+    fn over(&self, config: Config) -> Config {
+        let mut config = at(config, self.warden.as_deref());
+        if let Some(control) = &self.control {
+            config.control = control.clone();
+        }
+        config
+    }
+}
+
+/// Runs the engine of the sealed topology until TERM or INT.
+///
+/// # Errors
+///
+/// What is wrong with the configuration, or that the warden does not take this engine, with the code for it.
+pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
+    // The configuration is the operator's own, and may be private to the user that started us. Everything
+    // else waits until no privilege is left.
+    let loaded = load::load(paths.config.as_deref()).map_err(Failure::usage)?;
+    privilege::drop_alone().map_err(anyhow::Error::from)?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    let mut readable = sources(paths.config.as_deref(), &loaded);
+    readable.push(RESOLV_CONF.into());
+    let config = paths.over(loaded.config);
+    log::start(config.log);
+    Policy::sealed(&config).map_err(Failure::usage)?;
+    // In the warden's volume there is room for it only when the warden has been there.
+    let control = socket::listener(&config.control).ok();
+    let settle = {
+        let (config, notify) = (config.clone(), Notify::from_environment());
+        move |missing| {
+            let opened = settle(&config, missing, &readable);
+            notify.ready();
+            opened
+        }
+    };
+    let start = Start {
+        reload: Box::new(move || match load::load(paths.config.as_deref()) {
+            Ok(loaded) => Ok(paths.over(loaded.config)),
+            Err(errors) => Err(errors.to_string()),
+        }),
+        control,
+        settle: Box::new(settle),
+        resolv_conf: RESOLV_CONF.into(),
+        config,
+    };
+    let control = start.config.control.clone();
+    let ended = block_on(engine::run_sealed(start));
+    // One that is not confined yet, because no warden took it, leaves nothing in the way of the next, which may
+    // be another user. What a confined one leaves the next one replaces.
+    let _ = std::fs::remove_file(control);
+    match ended {
+        Ok(()) => Ok(Code::Ok),
+        Err(error @ EngineError::Declined(_)) => Err(Failure::usage(error)),
+        Err(error) => Err(anyhow::Error::from(error).into()),
+    }
+}
+
+/// Opens what is missing, then gives up what an engine does not need. The files that stay readable are held
+/// as long as the process lives.
+fn settle(config: &Config, missing: Missing, readable: &[PathBuf]) -> Opened {
+    let open = |path: &Path, without: &str| match socket::listener(path) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "{without}");
+            None
+        }
+    };
+    let control = match missing {
+        Missing::Control => open(
+            &config.control,
+            "`vpngw status` and health checks will not answer",
+        ),
+        Missing::Nothing => None,
+    };
+    let uapi = socket::listener(&uapi::path(&config.tunnel.device)).ok();
+    if uapi.is_none() {
+        tracing::info!("`wg show` will not answer");
+    }
+    let confined = confine(readable, Connects::Lan);
+    confined.report();
+    confined.stay();
+    Opened { control, uapi }
 }

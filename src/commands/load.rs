@@ -18,6 +18,16 @@ pub fn load(config: Option<&Path>) -> Result<Loaded, Errors> {
     config::load(&sources(found), &|path| fs::read_to_string(path))
 }
 
+/// The same for the warden of the sealed topology: everything but the tunnel.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, at once.
+pub fn load_without_tunnel(config: Option<&Path>) -> Result<Loaded, Errors> {
+    let found = search(config, &|path| path.is_file(), &files);
+    config::load_without_tunnel(&sources(found), &|path| fs::read_to_string(path))
+}
+
 fn sources(found: Found) -> Sources {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let variables = std::env::vars_os().map(|(name, value)| (text(name), value));

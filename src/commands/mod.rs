@@ -6,10 +6,12 @@ pub mod blocked;
 pub mod capture;
 pub mod check;
 pub mod cleanup;
+mod confine;
 pub mod connect;
 pub mod demo;
 pub mod disconnect;
 pub mod engine;
+pub mod exec;
 pub mod exit;
 pub mod explain;
 pub mod healthcheck;
@@ -22,6 +24,7 @@ pub mod preview;
 pub mod run;
 pub mod status;
 mod units;
+pub mod warden;
 
 /// Runs a future on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {

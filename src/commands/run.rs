@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::thread::CapabilitySet;
+
 use super::exit::{Code, Failure};
 use super::{block_on, load, log};
-use crate::config::Config;
+use crate::config::{Config, Errors, Loaded};
+use crate::sys::notify::Notify;
 use crate::sys::{host, link, nft, privilege};
-use crate::warden::{self, Start, StartError};
+use crate::warden::{self, Engines, Start, StartError};
 
 /// Where the C library reads its resolvers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Runs the gateway until TERM or INT. `begun` is when the process started.
 ///
@@ -26,10 +29,44 @@ pub fn run(
     place: Place,
     begun: Instant,
 ) -> Result<Code, Failure> {
+    let socket = socket.map(PathBuf::from);
+    let with = move |mut config: Config| {
+        // `--socket` wins over `[control] socket`.
+        if let Some(socket) = &socket {
+            config.control = socket.clone();
+        }
+        config
+    };
+    let half = Half {
+        engines: Engines::Started,
+        keep: privilege::WARDEN,
+        load: load::load,
+        with: Box::new(with),
+    };
+    guard(config, half, place, begun)
+}
+
+/// How a warden comes to its engines, and what it needs for that.
+pub(super) struct Half {
+    pub(super) engines: Engines,
+    pub(super) keep: CapabilitySet,
+    /// Reads the configuration.
+    pub(super) load: fn(Option<&Path>) -> Result<Loaded, Errors>,
+    /// Lays the command line over it.
+    pub(super) with: Box<dyn Fn(Config) -> Config>,
+}
+
+/// Closes the namespace, then runs a warden in it.
+pub(super) fn guard(
+    config: Option<&Path>,
+    half: Half,
+    place: Place,
+    begun: Instant,
+) -> Result<Code, Failure> {
     let armed = arm(place)?;
     let armed_in = begun.elapsed();
 
-    let Some(first) = read(config, socket)? else {
+    let Some(first) = read(config, &half) else {
         return Ok(Code::Usage);
     };
     log::start(first.log);
@@ -45,17 +82,18 @@ pub fn run(
         );
     }
     privilege::no_dumps().map_err(anyhow::Error::from)?;
-    privilege::keep_only(privilege::WARDEN).map_err(anyhow::Error::from)?;
+    privilege::keep_only(half.keep).map_err(anyhow::Error::from)?;
 
-    let (config, socket) = (config.map(PathBuf::from), socket.map(PathBuf::from));
-    let reload = Box::new(move || again(config.as_deref(), socket.as_deref()));
-    let resolv_conf = RESOLV_CONF.into();
+    let (config, engines) = (config.map(PathBuf::from), half.engines);
+    let notify = Notify::from_environment();
     let start = Start {
         config: first,
-        reload,
+        reload: Box::new(move || again(config.as_deref(), &half)),
         armed,
         armed_in,
-        resolv_conf,
+        resolv_conf: RESOLV_CONF.into(),
+        engines,
+        ready: Box::new(move || notify.ready()),
     };
     match block_on(warden::run(start)) {
         Ok(()) => Ok(Code::Ok),
@@ -123,38 +161,30 @@ fn gateway() -> Option<u32> {
 }
 
 /// The configuration; `None` when what is wrong with it has been printed.
-fn read(config: Option<&Path>, socket: Option<&Path>) -> Result<Option<Config>, Failure> {
-    match load::load(config) {
+fn read(config: Option<&Path>, half: &Half) -> Option<Config> {
+    match (half.load)(config) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 eprintln!("{warning}");
             }
-            Ok(Some(with_socket(loaded.config, socket)))
+            Some((half.with)(loaded.config))
         }
         Err(errors) => {
             eprintln!("{errors}");
             eprintln!("vpngw: the configuration is not valid; the namespace stays closed");
-            Ok(None)
+            None
         }
     }
 }
 
-fn again(config: Option<&Path>, socket: Option<&Path>) -> Result<Config, String> {
-    match load::load(config) {
+fn again(config: Option<&Path>, half: &Half) -> Result<Config, String> {
+    match (half.load)(config) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 tracing::warn!("{warning}");
             }
-            Ok(with_socket(loaded.config, socket))
+            Ok((half.with)(loaded.config))
         }
         Err(errors) => Err(errors.to_string()),
     }
-}
-
-/// `--socket` wins over `[control] socket`.
-fn with_socket(mut config: Config, socket: Option<&Path>) -> Config {
-    if let Some(socket) = socket {
-        config.control = socket.to_owned();
-    }
-    config
 }

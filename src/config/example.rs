@@ -3,7 +3,7 @@
 
 use super::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
-    PublicKey, Secret, Tunnel,
+    PublicKey, Sealed, Secret, Tunnel,
 };
 
 pub(crate) fn config() -> Config {
@@ -45,6 +45,10 @@ pub(crate) fn config() -> Config {
         forward: Vec::new(),
         metrics: None,
         control: "/run/vpngw/vpngw.sock".into(),
+        sealed: Sealed {
+            socket: "/run/vpngw/warden.sock".into(),
+            engine_user: 65534,
+        },
         log: Log {
             level: LogLevel::Info,
             format: LogFormat::Text,

@@ -30,12 +30,14 @@ pub(super) enum Key {
     ForwardPorts,
     MetricsListen,
     ControlSocket,
+    SealedSocket,
+    SealedEngineUser,
     LogLevel,
     LogFormat,
 }
 
 impl Key {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Wireguard,
         Self::TunnelDevice,
         Self::TunnelMtu,
@@ -48,6 +50,8 @@ impl Key {
         Self::ForwardPorts,
         Self::MetricsListen,
         Self::ControlSocket,
+        Self::SealedSocket,
+        Self::SealedEngineUser,
         Self::LogLevel,
         Self::LogFormat,
     ];
@@ -67,6 +71,8 @@ impl Key {
             Self::ForwardPorts => "forward.ports",
             Self::MetricsListen => "metrics.listen",
             Self::ControlSocket => "control.socket",
+            Self::SealedSocket => "sealed.socket",
+            Self::SealedEngineUser => "sealed.engine_user",
             Self::LogLevel => "log.level",
             Self::LogFormat => "log.format",
         }
@@ -82,7 +88,7 @@ impl Key {
 
     pub(super) fn kind(self) -> Kind {
         match self {
-            Self::TunnelMtu => Kind::Number,
+            Self::TunnelMtu | Self::SealedEngineUser => Kind::Number,
             Self::TunnelPrivate => Kind::Texts,
             Self::ForwardPorts => Kind::Numbers,
             Self::LanInbound => Kind::Pairs("from", "to"),
@@ -94,6 +100,7 @@ impl Key {
             | Self::UplinkResolver
             | Self::MetricsListen
             | Self::ControlSocket
+            | Self::SealedSocket
             | Self::LogLevel
             | Self::LogFormat => Kind::Text,
         }

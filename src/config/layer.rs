@@ -30,6 +30,8 @@ pub(super) struct Layer {
     pub(super) forward: Option<At<Vec<At<u16>>>>,
     pub(super) metrics: Option<At<SocketAddr>>,
     pub(super) control: Option<At<PathBuf>>,
+    pub(super) sealed_socket: Option<At<PathBuf>>,
+    pub(super) engine_user: Option<At<u32>>,
     pub(super) level: Option<At<LogLevel>>,
     pub(super) format: Option<At<LogFormat>>,
 }
@@ -70,6 +72,8 @@ impl Layer {
             }
             Key::MetricsListen => self.metrics = raw.one(value::listen, notes),
             Key::ControlSocket => self.control = raw.one(value::socket, notes),
+            Key::SealedSocket => self.sealed_socket = raw.one(value::socket, notes),
+            Key::SealedEngineUser => self.engine_user = raw.one(value::user, notes),
             Key::LogLevel => self.level = raw.one(value::level, notes),
             Key::LogFormat => self.format = raw.one(value::format, notes),
             Key::TunnelPrivate => self.private = Some(at(raw.list(value::network, notes), place)),
@@ -106,6 +110,8 @@ impl Layer {
             forward: self.forward.or(below.forward),
             metrics: self.metrics.or(below.metrics),
             control: self.control.or(below.control),
+            sealed_socket: self.sealed_socket.or(below.sealed_socket),
+            engine_user: self.engine_user.or(below.engine_user),
             level: self.level.or(below.level),
             format: self.format.or(below.format),
         }

@@ -92,6 +92,31 @@ pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
     })
 }
 
+/// Reads what the warden of the sealed topology needs: everything but the tunnel. No wg-quick file is
+/// opened, and a key that stands in a variable or in the file is wiped.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once.
+pub fn load_without_tunnel(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
+    let mut notes = Notes::default();
+    let environment = env::read(&sources.environment, read, &mut notes);
+    let file = match &sources.file {
+        Some(path) => configuration(path, read, &mut notes),
+        None => Some(Layer::default()),
+    };
+    let layer = environment.over(file.unwrap_or_default());
+    check::check(&layer, &WgQuick::default(), &mut notes);
+    let resolved = resolve::without_tunnel(&layer);
+    let warnings = notes.finish()?;
+    let (config, origins) = resolved.ok_or_else(incomplete)?;
+    Ok(Loaded {
+        config,
+        origins,
+        warnings,
+    })
+}
+
 /// The named file: vpngw.toml, or a wg-quick file, which is a tunnel and nothing else. `None` if it
 /// could not be read.
 fn configuration(path: &Path, read: Read<'_>, notes: &mut Notes) -> Option<Layer> {

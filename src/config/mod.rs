@@ -34,7 +34,7 @@ mod value;
 pub mod wgquick;
 
 pub use diagnostic::{Diagnostic, Errors};
-pub use load::{Loaded, Origin, Sources, load};
+pub use load::{Loaded, Origin, Sources, load, load_without_tunnel};
 pub use place::{At, Place, Source};
 pub use secret::{PublicKey, Secret};
 pub use tunnel::{Interface, PeerDraft, WgQuick};
@@ -42,7 +42,8 @@ pub use tunnel::{Interface, PeerDraft, WgQuick};
 /// How a file is read: the caller's own function, so that this module stays pure.
 pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
-/// The whole configuration of one gateway.
+/// The whole configuration of one gateway. The warden of the sealed topology has the same without key,
+/// servers, addresses and resolvers ([`load_without_tunnel`]); its engine tells it those it needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Our end of the tunnel.
@@ -62,6 +63,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// `[control] socket`.
     pub control: PathBuf,
+    /// `[sealed]`.
+    pub sealed: Sealed,
     /// What is logged and how.
     pub log: Log,
 }
@@ -159,6 +162,15 @@ pub struct Outbound {
     pub to: Ipv4Addr,
     /// The one port.
     pub port: Port,
+}
+
+/// `[sealed]`: how the two halves of the sealed topology find and know each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Where the warden listens for its engine.
+    pub socket: PathBuf,
+    /// The only user, as the warden's namespace numbers it, whose engine it takes.
+    pub engine_user: u32,
 }
 
 /// `[log]`

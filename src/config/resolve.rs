@@ -11,7 +11,8 @@ use super::load::Origin;
 use super::place::{At, Place, Source, quiet};
 use super::tunnel::{Interface, PeerDraft, WgQuick};
 use super::{
-    Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer, Tunnel,
+    Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
+    Sealed, Secret, Tunnel,
 };
 use crate::net::IfName;
 
@@ -24,9 +25,37 @@ pub(super) const DEVICE: &str = "tun0";
 /// Path of the control socket.
 const SOCKET: &str = "/run/vpngw/vpngw.sock";
 
+/// Path of the socket between the halves of the sealed topology.
+const SEALED_SOCKET: &str = "/run/vpngw/warden.sock";
+
+/// The user `nobody` of Debian, Alpine and Fedora, who owns nothing.
+const NOBODY: u32 = 65534;
+
 /// Everything in force, with its origins; `None` where something required is missing or wrong, which
 /// has been noted as an error.
 pub(super) fn resolve(
+    layer: &Layer,
+    wg: &WgQuick,
+    wireguard: Option<&At<PathBuf>>,
+) -> Option<(Config, Vec<Origin>)> {
+    let (config, origins) = compose(layer, wg, wireguard)?;
+    let allowed = config.peers.iter().all(|peer| !peer.allowed_ips.is_empty());
+    let whole = allowed && !config.peers.is_empty() && !config.tunnel.addresses.is_empty();
+    whole.then_some((config, origins))
+}
+
+/// Everything but the tunnel: no key, no server, no address.
+pub(super) fn without_tunnel(layer: &Layer) -> Option<(Config, Vec<Origin>)> {
+    let nothing = At {
+        value: Secret::NONE,
+        place: Place::whole(Source::Default, ""),
+    };
+    let mut wg = WgQuick::default();
+    wg.interface.private_key = Some(nothing);
+    compose(layer, &wg, None)
+}
+
+fn compose(
     layer: &Layer,
     wg: &WgQuick,
     wireguard: Option<&At<PathBuf>>,
@@ -53,7 +82,11 @@ pub(super) fn resolve(
     let lan = lan(layer, &mut origins);
     let forward = origins.list("forward.ports", layer.forward.as_ref());
     let metrics = origins.optional("metrics.listen", layer.metrics.as_ref(), "(off)");
-    let control = control(layer, &mut origins);
+    let control = origins.path("control.socket", layer.control.as_ref(), SOCKET);
+    let sealed = Sealed {
+        socket: origins.path("sealed.socket", layer.sealed_socket.as_ref(), SEALED_SOCKET),
+        engine_user: origins.value("sealed.engine_user", layer.engine_user.as_ref(), NOBODY),
+    };
     let log = Log {
         level: origins.choice("log.level", layer.level.as_ref(), LogLevel::Info, level),
         format: origins.choice("log.format", layer.format.as_ref(), LogFormat::Text, format),
@@ -67,14 +100,13 @@ pub(super) fn resolve(
         forward,
         metrics,
         control,
+        sealed,
         log,
     };
-    let allowed = config.peers.iter().all(|peer| !peer.allowed_ips.is_empty());
-    let whole = allowed && !config.peers.is_empty() && !config.tunnel.addresses.is_empty();
     // The sort is stable: the tunnel first, the rest in its order.
     let mut origins = origins.0;
     origins.sort_by_key(|origin| !origin.key.starts_with("wireguard"));
-    whole.then_some((config, origins))
+    Some((config, origins))
 }
 
 /// Notes what is missing. What was given and wrong has been noted already.
@@ -208,17 +240,6 @@ fn lan(layer: &Layer, origins: &mut Origins) -> Lan {
     }
 }
 
-fn control(layer: &Layer, origins: &mut Origins) -> PathBuf {
-    let control = layer.control.as_ref();
-    let path = control.map_or_else(|| PathBuf::from(SOCKET), |at| at.value.clone());
-    origins.push(
-        "control.socket",
-        path.display(),
-        control.map(|at| &at.place),
-    );
-    path
-}
-
 fn endpoint_text(endpoint: &Endpoint) -> String {
     match &endpoint.host {
         Host::Address(address) => format!("{address}:{}", endpoint.port),
@@ -272,6 +293,12 @@ impl Origins {
         let value = at.map_or(default, |at| at.value.clone());
         self.push(key, &value, at.map(|at| &at.place));
         value
+    }
+
+    fn path(&mut self, key: &str, at: Option<&At<PathBuf>>, default: &str) -> PathBuf {
+        let path = at.map_or_else(|| PathBuf::from(default), |at| at.value.clone());
+        self.push(key, path.display(), at.map(|at| &at.place));
+        path
     }
 
     fn choice<T: Copy>(

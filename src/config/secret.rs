@@ -14,6 +14,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub struct Secret([u8; 32]);
 
 impl Secret {
+    /// No key: what stands where a configuration has none to give.
+    pub(super) const NONE: Self = Self([0; 32]);
+
     /// Wraps a key.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)

@@ -337,6 +337,17 @@ pub(super) fn socket(text: &str) -> Parsed<PathBuf> {
     ))
 }
 
+/// A user by number. 2^32 - 1 means "no user" to the kernel (include/linux/uidgid.h, `INVALID_UID`).
+pub(super) fn user(text: &str) -> Parsed<u32> {
+    let number = number(text).and_then(|n| u32::try_from(n).ok());
+    number.filter(|n| *n != u32::MAX).ok_or_else(|| {
+        Problem::new(
+            format!("`{}` is not the number of a user", quiet(text)),
+            "write a number, such as `65534`, which is `nobody`",
+        )
+    })
+}
+
 /// A path of a file.
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     if text.is_empty() || text.contains('\0') {

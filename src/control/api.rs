@@ -98,6 +98,8 @@ impl Status {
 pub enum Topology {
     /// Uplink and joined programs in one namespace.
     Shared,
+    /// Joined programs in a namespace without an uplink, the engine in another one.
+    Sealed,
 }
 
 /// What the gateway is doing.

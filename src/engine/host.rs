@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
-use tracing::{debug, warn};
+use tokio::task::{AbortHandle, JoinHandle};
+use tracing::{debug, error, info, warn};
 
 use super::EngineError;
+use super::portal::Portal;
 use super::rate::Rate;
 use super::status::{self, Parts};
+use super::uplink::Uplink;
 use crate::config::{Config, Host as Name};
-use crate::control::api::{Report, Status};
+use crate::control::api::{Report, Status, Topology};
 use crate::dns;
 use crate::gateway::{Action, Event, Gateway};
 use crate::leak::evidence::Evidence;
-use crate::link::{Facts, Link, LinkError, ToEngine, ToWarden};
+use crate::link::{Decline, Facts, Health, Link, LinkError, Offer, ToEngine, ToWarden, Visitor};
 use crate::metrics::Sample;
 use crate::net::Fwmark;
 use crate::policy::Permit;
@@ -29,6 +31,11 @@ use crate::wireguard::{Device, PeerSetup};
 /// The engine's hands.
 pub(super) struct Host {
     link: Link,
+    uplink: Uplink,
+    /// The LAN exceptions of the sealed topology.
+    portal: Portal,
+    /// A configuration that the warden was asked to agree to.
+    offered: Option<Config>,
     device: Arc<Device>,
     config: Config,
     mtu: u16,
@@ -40,7 +47,10 @@ pub(super) struct Host {
     /// The socket that came with the last permission, and where it leads.
     granted: Option<(UdpSocket, SocketAddrV4)>,
     lookup: Option<JoinHandle<()>>,
-    /// Where a lookup reports: the number of the question it belongs to, and the outcome.
+    /// Answers wg(8); it holds the data plane.
+    uapi: Option<AbortHandle>,
+    /// Where answers to our questions come that the warden does not give: the number of the question, and
+    /// the outcome.
     found: mpsc::UnboundedSender<(u64, Event)>,
     rx: Rate,
     tx: Rate,
@@ -58,13 +68,21 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn new(
         link: Link,
+        uplink: Uplink,
         device: Device,
         welcome: super::Known,
         found: mpsc::UnboundedSender<(u64, Event)>,
     ) -> Self {
         let super::Known { config, mtu, facts } = welcome;
+        let mut portal = Portal::default();
+        if let Uplink::Own(_) = uplink {
+            portal.follow(&config.lan);
+        }
         Self {
             link,
+            uplink,
+            portal,
+            offered: None,
             device: Arc::new(device),
             config,
             mtu,
@@ -74,6 +92,7 @@ impl Host {
             asked: 0,
             granted: None,
             lookup: None,
+            uapi: None,
             rx: Rate::default(),
             tx: Rate::default(),
             shown: watch::channel(UapiState::default()).0,
@@ -94,7 +113,7 @@ impl Host {
     }
 
     /// Answers `wg show` on the listener that the warden handed over.
-    pub(super) fn serve_uapi(&self, listener: Option<UnixListener>) {
+    pub(super) fn serve_uapi(&mut self, listener: Option<UnixListener>) {
         let Some(listener) = listener else { return };
         let listener = match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => listener,
@@ -104,9 +123,10 @@ impl Host {
             }
         };
         let (shown, device) = (self.shown.subscribe(), Arc::clone(&self.device));
-        tokio::spawn(uapi::serve(listener, move || {
+        let serve = uapi::serve(listener, move || {
             status::shown(&shown.borrow(), &device.snapshot())
-        }));
+        });
+        self.uapi = Some(tokio::spawn(serve).abort_handle());
     }
 
     /// The warden's next message; `None` when it is gone.
@@ -132,16 +152,28 @@ impl Host {
                 Ok(Some(Event::Refused { permit, why }))
             }
             ToEngine::Refused { .. } => Ok(None),
-            ToEngine::Reconfigure(config) => {
-                let old = std::mem::replace(&mut self.config, *config);
-                let same = |new: &Config| {
-                    let (old, new) = ((&old.tunnel, &old.peers), (&new.tunnel, &new.peers));
-                    (&old.0.private_key, old.0.listen_port, old.1)
-                        == (&new.0.private_key, new.0.listen_port, new.1)
-                };
-                // What concerns the session has not changed: it goes on.
-                Ok((!same(&self.config)).then(|| Event::Reconfigured(self.config.peers.clone())))
+            ToEngine::Reconfigure(config) => Ok(self.adopt(*config)),
+            ToEngine::Agreed => Ok(self.offered.take().and_then(|config| self.adopt(config))),
+            ToEngine::Declined(Decline::Offer(why)) => {
+                self.offered = None;
+                error!(why, "the configuration was not reloaded, the old one stays");
+                Ok(None)
             }
+            ToEngine::Declined(why) => Err(EngineError::Declined(why)),
+            ToEngine::Connected { id } => {
+                self.portal.connected(id, fds.into_iter().next());
+                Ok(None)
+            }
+            ToEngine::NotConnected { id, why } => {
+                self.portal.not_connected(id, &why);
+                Ok(None)
+            }
+            ToEngine::Accepted { to } => {
+                let lan = &self.config.lan;
+                self.portal.accepted(to, fds.into_iter().next(), lan);
+                Ok(None)
+            }
+            ToEngine::Health(_) => Err(EngineError::Protocol("health, unasked".to_owned())),
             ToEngine::UplinkChanged => Ok(Some(Event::UplinkChanged)),
             ToEngine::Blocked(reason) => Ok(Some(Event::Blocked(reason))),
             ToEngine::Facts(facts) => {
@@ -171,6 +203,81 @@ impl Host {
         self.curious.retain(|waiting| !waiting.is_closed());
         self.curious.push(answer);
         Ok(self.link.send(&ToWarden::Stopped, &[]).await?)
+    }
+
+    /// Takes a whole new configuration in. What concerns the session has not changed where there is no event.
+    fn adopt(&mut self, config: Config) -> Option<Event> {
+        let old = std::mem::replace(&mut self.config, config);
+        let new = &self.config;
+        let keys = |config: &Config| (config.tunnel.private_key.clone(), config.tunnel.listen_port);
+        let same = keys(&old) == keys(new) && old.peers == new.peers;
+        if let Uplink::Own(_) = self.uplink {
+            self.portal.follow(&self.config.lan);
+        }
+        (!same).then(|| Event::Reconfigured(self.config.peers.clone()))
+    }
+
+    /// Takes our own new configuration, once the warden agrees to what concerns it.
+    pub(super) async fn reload(&mut self, mut config: Config) -> Result<Option<Event>, LinkError> {
+        let old = &self.config;
+        let (new, fixed) = (&mut config, &old.tunnel);
+        let was = (fixed.device.clone(), fixed.mtu, fixed.offload);
+        if (&new.tunnel.device, new.tunnel.mtu, new.tunnel.offload) != (&was.0, was.1, was.2) {
+            warn!("[tunnel] device, mtu and offload take effect when the engine is started again");
+        }
+        (new.tunnel.device, new.tunnel.mtu, new.tunnel.offload) = was;
+        (new.control, new.log) = (old.control.clone(), old.log);
+        new.sealed = old.sealed.clone();
+        let offer = Offer::of(&config);
+        if offer == Offer::of(old) {
+            info!("configuration reloaded");
+            return Ok(self.adopt(config));
+        }
+        self.offered = Some(config);
+        let offer = ToWarden::Offer(Box::new(offer));
+        self.link.send(&offer, &[]).await?;
+        Ok(None)
+    }
+
+    /// The next LAN client of a published port.
+    pub(super) async fn visitor(&self) -> Visitor {
+        self.portal.visitor().await
+    }
+
+    /// Asks the warden for the connection that a LAN client wants.
+    pub(super) async fn admit(&mut self, visitor: Visitor) -> Result<(), LinkError> {
+        let Some(wanted) = self.portal.admit(visitor, &self.config.lan) else {
+            return Ok(());
+        };
+        let connect = ToWarden::Connect {
+            id: wanted.id,
+            port: wanted.port,
+            client: wanted.client,
+        };
+        self.link.send(&connect, &[]).await
+    }
+
+    /// Ends every connection to and from the LAN that is passed on.
+    pub(super) fn cut(&mut self) {
+        self.portal.cut();
+    }
+
+    /// Tells the warden what a health check beside it is to say, and opens exceptions that are not open.
+    pub(super) async fn tell_health(
+        &mut self,
+        gateway: &Gateway,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        if let Uplink::Warden = self.uplink {
+            return Ok(());
+        }
+        self.portal.follow(&self.config.lan);
+        let status = self.status(gateway, now);
+        let health = Health {
+            ready: status.ready(),
+            line: status.summary(),
+        };
+        self.link.send(&ToWarden::Health(health), &[]).await
     }
 
     /// Notes why the next tunnel is opened.
@@ -206,16 +313,23 @@ impl Host {
         if let Some(lookup) = self.lookup.take() {
             lookup.abort();
         }
-        Ok(self
-            .link
-            .send(
-                &ToWarden::Ask {
-                    id: self.asked,
-                    permit,
-                },
-                &[],
-            )
-            .await?)
+        let id = self.asked;
+        let own = match &mut self.uplink {
+            Uplink::Warden => {
+                return Ok(self.link.send(&ToWarden::Ask { id, permit }, &[]).await?);
+            }
+            Uplink::Own(own) => own,
+        };
+        let event = match own.open(&self.config, &permit) {
+            Ok(granted) => {
+                self.granted = granted;
+                Event::Granted(permit)
+            }
+            Err(why) => Event::Refused { permit, why },
+        };
+        // The engine is gone when nobody listens.
+        let _ = self.found.send((id, event));
+        Ok(())
     }
 
     fn resolve(&mut self, host: Name) {
@@ -290,6 +404,10 @@ impl Host {
         status::compose(&Parts {
             config: &self.config,
             facts: &self.facts,
+            topology: match self.uplink {
+                Uplink::Warden => Topology::Shared,
+                Uplink::Own(_) => Topology::Sealed,
+            },
             gateway,
             snapshot: &self.device.snapshot(),
             mtu: match self.facts.mtu {
@@ -313,6 +431,16 @@ impl Host {
             &self.device.snapshot(),
             &self.reopened,
         )
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // They would keep the TUN device of a warden that is gone.
+        let lookup = self.lookup.take().map(|lookup| lookup.abort_handle());
+        for task in [lookup, self.uapi.take()].into_iter().flatten() {
+            task.abort();
+        }
     }
 }
 

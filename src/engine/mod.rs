@@ -1,12 +1,17 @@
 //! The unprivileged half: keys, UDP socket, WireGuard, API, metrics. Holds no capability.
 //!
 //! It decides when to connect ([`Gateway`]) and moves packets ([`Device`]); what may flow is the
-//! warden's to say, and everything that changes the kernel is asked for over the [`Link`].
+//! warden's to say, and everything that changes the kernel is asked for over the [`Link`]. In the sealed topology
+//! it lives in the uplink's namespace and opens its own way to the server ([`run_sealed`]).
 
 mod host;
+mod outside;
+mod portal;
 mod rate;
+mod sealed;
 mod serve;
 mod status;
+mod uplink;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -18,13 +23,18 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, Log};
 use crate::control::server::Request;
-use crate::gateway::{BlockReason, Event, Gateway, State};
-use crate::link::{Facts, Link, LinkError, ToEngine, ToWarden, VERSION};
+use crate::gateway::{BlockReason, Command, Event, Gateway, State};
+use crate::link::{Decline, Facts, Link, LinkError, ToEngine, ToWarden, VERSION};
 use crate::metrics::Question;
 use crate::sys::fault;
 use crate::wireguard::Device;
 use host::Host;
-use serve::Servers;
+use outside::{Outside, Told};
+use serve::{Questions, Servers};
+use uplink::Uplink;
+
+pub use outside::Reload;
+pub use sealed::{Missing, Opened, Start, run_sealed};
 
 /// How often the byte counters are noted, for the rates.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,6 +51,9 @@ pub enum EngineError {
     /// The warden speaks another protocol, or out of turn.
     #[error("the warden said something out of turn: {0}")]
     Protocol(String),
+    /// The warden does not take this engine.
+    #[error("the warden does not take this engine: {0}")]
+    Declined(Decline),
     /// The data plane.
     #[error("the data plane stopped: {0}")]
     DataPlane(String),
@@ -71,28 +84,65 @@ struct Known {
     facts: Facts,
 }
 
-/// Runs the engine over a connected link until the warden closes it. One of the two places that read
-/// the clock. `start_log` is called once the configuration is known.
+/// Runs the engine over a connected link until the warden closes it. `start_log` is called once the
+/// configuration is known.
 ///
 /// # Errors
 ///
 /// [`EngineError`] when it cannot go on; inner packets are dropped from then on.
-pub async fn run(link: OwnedFd, start_log: fn(Log)) -> Result<(), EngineError> {
+pub async fn run(link: OwnedFd, start_log: impl FnOnce(Log)) -> Result<(), EngineError> {
     let link = Link::new(link)?;
-    let release = env!("CARGO_PKG_VERSION").to_owned();
-    link.send(
-        &ToWarden::Attach {
-            version: VERSION,
-            release,
-        },
-        &[],
-    )
-    .await?;
-    let Some(welcome) = welcome(&link).await? else {
+    attach(&link).await?;
+    let Some(mut welcome) = welcome(&link, None).await? else {
         return Ok(());
     };
     start_log(welcome.known.config.log);
+    let (mut servers, mut questions) = Servers::new();
+    if let Some(control) = welcome.control.take() {
+        servers.control_on(control);
+    }
+    let mut outside = Outside::none();
+    let session = Session {
+        link,
+        welcome,
+        uplink: Uplink::Warden,
+        pending: None,
+    };
+    work(session, &mut servers, &mut questions, &mut outside).await?;
+    Ok(())
+}
 
+/// One warden, from its welcome on.
+struct Session {
+    link: Link,
+    welcome: Welcome,
+    uplink: Uplink,
+    /// What the operator said before there was a warden.
+    pending: Option<Command>,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The warden is gone.
+    Closed,
+    /// We were told to stop.
+    Stopped,
+}
+
+/// Keeps the tunnel open until the warden closes the link. One of the two places that read the clock.
+async fn work(
+    session: Session,
+    servers: &mut Servers,
+    questions: &mut Questions,
+    outside: &mut Outside,
+) -> Result<Ended, EngineError> {
+    let Session {
+        link,
+        welcome,
+        uplink,
+        pending,
+    } = session;
     let (wake, mut woken) = mpsc::unbounded_channel();
     let notify = move |event| {
         // The engine is gone when nobody listens; the thread ends with it.
@@ -106,18 +156,20 @@ pub async fn run(link: OwnedFd, start_log: fn(Log)) -> Result<(), EngineError> {
                 source,
             }
         })?;
-    let (mut servers, mut questions) = Servers::start(welcome.control);
     servers.metrics_at(config.metrics);
 
     let gateway = Gateway::new(config.peers.clone(), seed(), Instant::now());
     let (report, mut found) = mpsc::unbounded_channel();
-    let host = Host::new(link, device, welcome.known, report);
+    let host = Host::new(link, uplink, device, welcome.known, report);
     let mut core = Core { gateway, host };
     core.host.serve_uapi(welcome.uapi);
     core.handle(Event::Attached {
         blocked: welcome.blocked,
     })
     .await?;
+    if let Some(command) = pending {
+        core.handle(Event::Command(command)).await?;
+    }
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut fault = std::pin::pin!(fault::injected());
@@ -126,16 +178,17 @@ pub async fn run(link: OwnedFd, start_log: fn(Log)) -> Result<(), EngineError> {
             .gateway
             .deadline()
             .unwrap_or_else(|| Instant::now() + IDLE);
+        let blocked = matches!(core.gateway.state(), State::Blocked(_));
         tokio::select! {
             () = &mut fault => {}
             message = core.host.receive() => match message? {
                 Some((message, fds)) => {
                     if let Some(event) = core.host.take(message, fds)? {
                         core.handle(event).await?;
-                        servers.metrics_at(core.host.config().metrics);
                     }
+                    servers.metrics_at(core.host.config().metrics);
                 }
-                None => return Ok(()),
+                None => return Ok(Ended::Closed),
             },
             Some(event) = woken.recv() => core.wireguard(event).await?,
             Some((id, event)) = found.recv() => {
@@ -145,8 +198,21 @@ pub async fn run(link: OwnedFd, start_log: fn(Log)) -> Result<(), EngineError> {
             }
             Some(request) = questions.control.recv() => core.answer(request).await?,
             Some(question) = questions.metrics.recv() => core.scraped(question),
+            visitor = core.host.visitor(), if !blocked => core.host.admit(visitor).await?,
+            told = outside.told() => match told {
+                Told::Stop => return Ok(Ended::Stopped),
+                Told::Reload(config) => {
+                    if let Some(event) = core.host.reload(*config).await? {
+                        core.handle(event).await?;
+                    }
+                    servers.metrics_at(core.host.config().metrics);
+                }
+            },
             () = time::sleep_until(due.into()) => core.handle(Event::Timeout).await?,
-            _ = tick.tick() => core.host.sample(Instant::now()),
+            _ = tick.tick() => {
+                core.host.sample(Instant::now());
+                core.host.tell_health(&core.gateway, Instant::now()).await?;
+            }
         }
     }
 }
@@ -165,6 +231,9 @@ impl Core {
         for action in self.gateway.handle(event, Instant::now()) {
             debug!(?action, "action");
             self.host.perform(action, &self.gateway).await?;
+        }
+        if matches!(self.gateway.state(), State::Blocked(_)) {
+            self.host.cut();
         }
         log_change(&before, self.gateway.state());
         Ok(())
@@ -206,19 +275,48 @@ impl Core {
     }
 }
 
-async fn welcome(link: &Link) -> Result<Option<Welcome>, EngineError> {
+/// Says who is there.
+async fn attach(link: &Link) -> Result<(), LinkError> {
+    let attach = ToWarden::Attach {
+        version: VERSION,
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    link.send(&attach, &[]).await
+}
+
+/// The warden's welcome; `None` when it closed the link. An engine that has no configuration of its `own` is
+/// told one.
+async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, EngineError> {
     let Some((message, fds)) = link.receive::<ToEngine>().await? else {
         return Ok(None);
     };
-    let ToEngine::Welcome {
-        config,
-        mtu,
-        listeners,
-        blocked,
-        facts,
-    } = message
-    else {
-        return Err(EngineError::Protocol("no welcome".to_owned()));
+    let (config, mtu, listeners, blocked, facts) = match message {
+        ToEngine::Welcome {
+            config,
+            mtu,
+            listeners,
+            blocked,
+            facts,
+        } => (config, mtu, listeners, blocked, facts),
+        ToEngine::Declined(why) => return Err(EngineError::Declined(why)),
+        ToEngine::Agreed
+        | ToEngine::Connected { .. }
+        | ToEngine::NotConnected { .. }
+        | ToEngine::Accepted { .. }
+        | ToEngine::Health(_)
+        | ToEngine::Granted { .. }
+        | ToEngine::Refused { .. }
+        | ToEngine::Reconfigure(_)
+        | ToEngine::UplinkChanged
+        | ToEngine::Blocked(_)
+        | ToEngine::Facts(_)
+        | ToEngine::Evidence(_)
+        | ToEngine::Stopped(_) => return Err(EngineError::Protocol("no welcome".to_owned())),
+    };
+    let Some(config) = own.cloned().or_else(|| config.map(|config| *config)) else {
+        return Err(EngineError::Protocol(
+            "a welcome without a configuration".to_owned(),
+        ));
     };
     let mut fds = fds.into_iter();
     let Some(tun) = fds.next() else {
@@ -235,7 +333,7 @@ async fn welcome(link: &Link) -> Result<Option<Welcome>, EngineError> {
         }
     }
     let known = Known {
-        config: *config,
+        config,
         mtu,
         facts: *facts,
     };

@@ -20,26 +20,21 @@ pub(super) struct Questions {
     pub(super) metrics: mpsc::Receiver<Question>,
 }
 
-/// The metrics listener: at most one, moved when its address changes.
+/// What answers operators, and the metrics listener: at most one, moved when its address changes.
 pub(super) struct Servers {
+    control: mpsc::Sender<Request>,
     metrics: mpsc::Sender<Question>,
     address: Option<SocketAddr>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Servers {
-    /// Starts the control API on the listener that the warden handed over.
-    pub(super) fn start(control: Option<UnixListener>) -> (Self, Questions) {
+    /// Nothing is served yet.
+    pub(super) fn new() -> (Self, Questions) {
         let (ask, asked) = mpsc::channel(WAITING);
         let (scrape, scraped) = mpsc::channel(WAITING);
-        if let Some(listener) = control {
-            tokio::spawn(async move {
-                if let Err(error) = server::serve(listener, ask).await {
-                    warn!(%error, "the control socket cannot be served");
-                }
-            });
-        }
         let servers = Self {
+            control: ask,
             metrics: scrape,
             address: None,
             task: None,
@@ -51,6 +46,16 @@ impl Servers {
                 metrics: scraped,
             },
         )
+    }
+
+    /// Answers operators on this listener.
+    pub(super) fn control_on(&self, listener: UnixListener) {
+        let ask = self.control.clone();
+        tokio::spawn(async move {
+            if let Err(error) = server::serve(listener, ask).await {
+                warn!(%error, "the control socket cannot be served");
+            }
+        });
     }
 
     /// Serves metrics at this address and no other.

@@ -17,6 +17,7 @@ use crate::wireguard::uapi::{UapiPeer, UapiState};
 pub(super) struct Parts<'a> {
     pub(super) config: &'a Config,
     pub(super) facts: &'a Facts,
+    pub(super) topology: Topology,
     pub(super) gateway: &'a Gateway,
     pub(super) snapshot: &'a Snapshot,
     pub(super) mtu: u16,
@@ -58,7 +59,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
     };
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        topology: Topology::Shared,
+        topology: parts.topology,
         state,
         reason,
         blocked_by,

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, Lan};
 use crate::gateway::BlockReason;
 use crate::leak::evidence::{Evidence, Found};
 use crate::leak::stopped::Report;
@@ -13,19 +14,36 @@ use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::Permit;
 
 /// Version of the protocol. Both halves must speak the same one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the engine says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWarden {
-    /// First message: who is there.
+    /// First message: who is there. Its form is the same in every version.
     Attach {
         /// [`VERSION`] of the engine.
         version: u32,
         /// Release of the engine, for the log.
         release: String,
     },
+    /// Sealed topology: what the engine's configuration says of the app namespace, after `Attach` and after
+    /// each reload. `Welcome` or `Agreed` answers, or `Declined`.
+    Offer(Box<Offer>),
+    /// Sealed topology: asks for a connection to a published port of a joined program. `Connected` or
+    /// `NotConnected` answers with the same number.
+    Connect {
+        /// Number of the question.
+        id: u64,
+        /// The port.
+        port: u16,
+        /// The LAN client that it is for: the source of the connection.
+        client: Ipv4Addr,
+    },
+    /// Sealed topology: what a health check is to be told.
+    Health(Health),
+    /// Sealed topology, from a health check beside the warden: `Health` answers.
+    AskHealth,
     /// Ask for a permission; `Granted` or `Refused` answers with the same number.
     Ask {
         /// Number of the question.
@@ -54,8 +72,8 @@ pub enum ToWarden {
 pub enum ToEngine {
     /// Answers `Attach`. Carries the TUN device, then one listener for each name in `listeners`.
     Welcome {
-        /// The whole configuration.
-        config: Box<Config>,
+        /// The whole configuration; `None` in the sealed topology, where the engine has its own.
+        config: Option<Box<Config>>,
         /// Bytes of the largest inner packet.
         mtu: u16,
         /// Names of the listening sockets that follow the TUN device: `control`, `uapi`.
@@ -65,6 +83,29 @@ pub enum ToEngine {
         /// What is known of the namespace.
         facts: Box<Facts>,
     },
+    /// Why there will be no `Welcome`, or why an `Offer` after it is not in force.
+    Declined(Decline),
+    /// An `Offer` after the first one is in force.
+    Agreed,
+    /// Sealed topology. Carries a TCP socket in the app namespace whose connection to the port is under way.
+    Connected {
+        /// Number of the question.
+        id: u64,
+    },
+    /// Sealed topology: there is no such connection.
+    NotConnected {
+        /// Number of the question.
+        id: u64,
+        /// One line for the operator.
+        why: String,
+    },
+    /// Sealed topology. Carries the connection of a joined program that wants to reach this LAN host.
+    Accepted {
+        /// The host and port of the LAN exception.
+        to: SocketAddrV4,
+    },
+    /// Answers `AskHealth`.
+    Health(Health),
     /// The permission is in force. For `Resolver` and `Endpoint` it carries a UDP socket, marked and
     /// with its port, that the rules let reach `remote` and nothing else.
     Granted {
@@ -96,6 +137,77 @@ pub enum ToEngine {
     Evidence(Vec<Evidence>),
     /// What was stopped.
     Stopped(Box<Report>),
+}
+
+/// What an engine's configuration says of the app namespace. The warden takes the tunnel's own from it, and
+/// nothing that its own configuration does not permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// What the engine takes the tunnel device to be called.
+    pub device: IfName,
+    /// Our addresses inside the tunnel.
+    pub addresses: Vec<Ipv4Network>,
+    /// Bytes of the largest inner packet.
+    pub mtu: u16,
+    /// Resolvers reached through the tunnel.
+    pub dns: Vec<Ipv4Addr>,
+    /// Private destinations allowed through the tunnel.
+    pub private: Vec<Ipv4Network>,
+    /// LAN exceptions.
+    pub lan: Lan,
+    /// Ports accepted from the tunnel.
+    pub forward: Vec<u16>,
+}
+
+impl Offer {
+    /// What this configuration says.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            device: config.tunnel.device.clone(),
+            addresses: config.tunnel.addresses.clone(),
+            mtu: config.tunnel.mtu,
+            dns: config.tunnel.dns.clone(),
+            private: config.tunnel.private.clone(),
+            lan: config.lan.clone(),
+            forward: config.forward.clone(),
+        }
+    }
+}
+
+/// Why the warden does not take an engine, or what it offers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Decline {
+    /// It has one that lives.
+    #[error("another engine is attached to this warden: stop that one first")]
+    Busy,
+    /// Another version of the protocol.
+    #[error(
+        "the warden speaks version {0} of their protocol, and this engine {VERSION}: run both from the same image"
+    )]
+    Version(u32),
+    /// Another user.
+    #[error(
+        "the warden takes an engine of user {wanted} only, and this one is user {user}: run the engine's service as that user (`user: \"{wanted}\"`), or set [sealed] engine_user = {user} for the warden"
+    )]
+    User {
+        /// Who asked.
+        user: u32,
+        /// Whom it takes.
+        wanted: u32,
+    },
+    /// The two configurations do not agree.
+    #[error("{0}")]
+    Offer(String),
+}
+
+/// What a health check says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether joined programs have their network and the rules that guard it.
+    pub ready: bool,
+    /// One line for a person.
+    pub line: String,
 }
 
 /// What the warden knows of the namespace and its rules.

@@ -1,7 +1,12 @@
 //! The protocol between the two processes: typed messages and file descriptors over one UNIX socket.
 
+mod listeners;
 mod message;
 mod socket;
 
-pub use message::{Accounting, Count, Facts, Ipv6Fact, ResolverFact, ToEngine, ToWarden, VERSION};
+pub use listeners::{Listeners, Visitor};
+pub use message::{
+    Accounting, Count, Decline, Facts, Health, Ipv6Fact, Offer, ResolverFact, ToEngine, ToWarden,
+    VERSION,
+};
 pub use socket::{Link, LinkError};

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::{async_fd, fdpass};
+use crate::sys::{async_fd, fdpass, seqpacket};
 
 /// One end of the socket between warden and engine.
 pub struct Link {
@@ -30,7 +30,7 @@ pub enum LinkError {
 }
 
 impl Link {
-    /// Wraps one end of [`fdpass::pair`], inside a tokio runtime.
+    /// Wraps one end of [`fdpass::pair`] or of a connection by [`seqpacket`], inside a tokio runtime.
     ///
     /// # Errors
     /// Where it cannot be made non-blocking or watched.
@@ -39,6 +39,17 @@ impl Link {
         rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| LinkError::Socket(errno.into()))?;
         let fd = async_fd::owned(fd).map_err(LinkError::Socket)?;
         Ok(Self { fd })
+    }
+
+    /// Ends the link for both: each finds it closed.
+    pub fn shut(&self) {
+        // One that is closed already is as good.
+        let _ = rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Both);
+    }
+
+    /// Bytes that the other half has not read yet.
+    pub fn unread(&self) -> usize {
+        seqpacket::unread(self.fd.get_ref())
     }
 
     /// Sends one message with its descriptors. Cancelled, it was sent whole or not at all.
@@ -72,7 +83,14 @@ impl Link {
     ) -> Result<Option<(T, Vec<OwnedFd>)>, LinkError> {
         let receive = |fd: &OwnedFd| {
             let mut buffer = vec![0; fdpass::LONGEST];
-            let received = fdpass::receive(fd, &mut buffer)?;
+            let received = match fdpass::receive(fd, &mut buffer) {
+                // Told once, and before what the other half said last (`__skb_try_recv_datagram`,
+                // net/core/datagram.c).
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    fdpass::receive(fd, &mut buffer)?
+                }
+                other => other?,
+            };
             Ok(received.map(|(length, fds)| {
                 buffer.truncate(length);
                 (buffer, fds)
@@ -182,6 +200,19 @@ mod tests {
             assert!(one.receive::<ToWarden>().await.unwrap().is_none());
             let sent = one.send(&ToWarden::Unblock, &[]).await;
             assert!(matches!(sent, Err(LinkError::Closed)));
+        });
+    }
+
+    #[test]
+    fn the_last_word_of_one_who_did_not_listen_is_heard() {
+        run(async {
+            let (one, other) = links();
+            one.send(&ToWarden::Unblock, &[]).await.unwrap();
+            other.send(&ToWarden::AskHealth, &[]).await.unwrap();
+            drop(other);
+            let (last, _) = one.receive::<ToWarden>().await.unwrap().unwrap();
+            assert_eq!(last, ToWarden::AskHealth);
+            assert!(one.receive::<ToWarden>().await.unwrap().is_none());
         });
     }
 

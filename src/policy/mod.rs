@@ -12,10 +12,12 @@ use crate::net::{Fwmark, IfName};
 mod flow;
 mod of;
 pub mod verdict;
+pub mod way;
 
 pub use flow::{Device, DeviceKind, Direction, Flow, Protocol};
 pub use of::{Holes, PolicyError};
 pub use verdict::{Reason, Verdict, verdict};
+pub use way::Way;
 
 /// What may flow. `Default` permits loopback only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

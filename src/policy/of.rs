@@ -9,7 +9,7 @@ use super::verdict::{DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS};
 use super::{Hole, Policy, TunnelPolicy, UplinkPolicy};
 use crate::config::{Config, Inbound, Outbound};
 use crate::net::networks::{METADATA, MULTICAST, masked};
-use crate::net::{IfName, Port, Uplink};
+use crate::net::{IfName, Port, Transport, Uplink};
 
 /// The UDP flows of our own that are open now. `Default` is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Policy {
             check_inbound(rule, &tunnel)?;
         }
         for rule in &config.lan.outbound {
-            check_outbound(rule, uplink, &tunnel)?;
+            check_outbound(rule, Some(uplink), &tunnel)?;
         }
         Ok(Self {
             uplink: Some(UplinkPolicy {
@@ -51,6 +51,34 @@ impl Policy {
                 inbound: config.lan.inbound.clone(),
                 outbound: config.lan.outbound.clone(),
             }),
+            tunnel: Some(tunnel),
+        })
+    }
+
+    /// The policy of a namespace that never has an uplink. Its LAN exceptions are sockets that are handed
+    /// over, and open nothing here, but must overlap the tunnel no more than others.
+    ///
+    /// # Errors
+    ///
+    /// A LAN exception that would open more than it says, or that is no TCP: only connections can be handed
+    /// over.
+    pub fn sealed(config: &Config) -> Result<Self, PolicyError> {
+        let tunnel = TunnelPolicy::of(config);
+        let over_udp = |port: Port| port.transport == Transport::Udp;
+        for rule in &config.lan.inbound {
+            if over_udp(rule.to) {
+                return Err(PolicyError::SealedUdp(inbound_text(rule)));
+            }
+            check_inbound(rule, &tunnel)?;
+        }
+        for rule in &config.lan.outbound {
+            if over_udp(rule.port) {
+                return Err(PolicyError::SealedUdp(outbound_text(rule)));
+            }
+            check_outbound(rule, None, &tunnel)?;
+        }
+        Ok(Self {
+            uplink: None,
             tunnel: Some(tunnel),
         })
     }
@@ -175,7 +203,7 @@ fn check_inbound(rule: &Inbound, tunnel: &TunnelPolicy) -> Result<(), PolicyErro
 
 fn check_outbound(
     rule: &Outbound,
-    uplink: &Uplink,
+    uplink: Option<&Uplink>,
     tunnel: &TunnelPolicy,
 ) -> Result<(), PolicyError> {
     let refuse = |why| {
@@ -187,11 +215,13 @@ fn check_outbound(
     if let Some(what) = no_host(rule.to) {
         return refuse(what);
     }
-    if rule.to == uplink.address.ip() {
-        return refuse("is our own address");
-    }
-    if is_edge(uplink.address, rule.to) {
-        return refuse("is the network or broadcast address of the uplink");
+    if let Some(uplink) = uplink {
+        if rule.to == uplink.address.ip() {
+            return refuse("is our own address");
+        }
+        if is_edge(uplink.address, rule.to) {
+            return refuse("is the network or broadcast address of the uplink");
+        }
     }
     if DNS_PORTS.contains(&rule.port.number) {
         return refuse("is DNS past the tunnel");
@@ -281,6 +311,11 @@ pub enum PolicyError {
     /// The resolver is asked on another port than DNS has.
     #[error("the resolver's port is {0}: it must be 53")]
     ResolverPort(u16),
+    /// A LAN exception of another transport than TCP in the sealed topology.
+    #[error(
+        "the LAN exception {0} is for UDP, and the sealed topology hands over TCP connections only: remove it, or use the shared topology"
+    )]
+    SealedUdp(String),
     /// A LAN exception reaches where none may.
     #[error("the LAN exception {rule} {why}: remove or narrow it")]
     Lan {

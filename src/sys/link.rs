@@ -326,6 +326,33 @@ pub fn configure(tunnel: &Tunnel) -> Result<(), RtnlError> {
     Ok(())
 }
 
+/// Sets loopback up and makes `networks` local, whole, besides 127.0.0.0/8: every address in them is ours
+/// (`fib_add_ifaddr`, net/ipv4/fib_frontend.c). Others go.
+///
+/// # Errors
+/// Where the kernel refuses one of the steps.
+pub fn localhost(networks: &[Ipv4Network]) -> Result<(), RtnlError> {
+    let name: IfName = "lo".parse().map_err(|_| RtnlError::Answer {
+        what: "ip link show dev lo".to_owned(),
+        why: "it has no usable name".to_owned(),
+    })?;
+    let index = index(&name)?;
+    set_up(&name)?;
+    let own = |address: &Address| address.device == name && !address.network.ip().is_loopback();
+    let present: Vec<_> = addresses()?.into_iter().filter(own).collect();
+    for network in networks {
+        if !present.iter().any(|address| address.network == *network) {
+            change_address(index, &name, *network, AddressChange::Replace)?;
+        }
+    }
+    for address in present {
+        if !networks.contains(&address.network) {
+            change_address(index, &name, address.network, AddressChange::Remove)?;
+        }
+    }
+    Ok(())
+}
+
 /// `addrgenmode none`: no IPv6 address appears when the device goes up. Without IPv6 in the kernel
 /// there is nothing to switch off.
 fn no_link_local(index: u32, device: &IfName) -> Result<(), RtnlError> {

@@ -2,20 +2,25 @@
 
 pub mod async_fd;
 pub mod capture;
+pub mod enter;
 pub mod ethtool;
 pub mod fault;
 pub mod fdpass;
 pub mod host;
+pub mod landlock;
 pub mod link;
 pub mod namespace;
 pub mod netlink;
 pub mod nflog;
 pub mod nft;
+pub mod notify;
 pub mod privilege;
 pub mod process;
 pub mod resolv;
 pub mod route;
 pub mod rtnl;
+pub mod seccomp;
+pub mod seqpacket;
 pub mod socket;
 pub mod sysctl;
 pub mod tun;

@@ -27,7 +27,15 @@ pub fn new_network_and_mounts() -> io::Result<()> {
     unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS)
 }
 
-/// The same inside a new user namespace in which this user is root; needs no privilege.
+/// Moves the calling thread into a mount namespace of its own.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn new_mounts() -> io::Result<()> {
+    unshare(UnshareFlags::NEWNS)
+}
+
+/// The same as [`new_network_and_mounts`] inside a new user namespace in which this user is root; needs no privilege.
 ///
 /// # Errors
 /// EINVAL in a process with several threads; EPERM, ENOSPC or EACCES where the system does not let

@@ -33,6 +33,12 @@ pub const WARDEN: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::DAC_OVERRIDE);
 
+/// What the warden of the sealed topology keeps, as far as it has it: it starts nobody, and its
+/// configuration holds no key that would have to be private.
+pub const SEALED_WARDEN: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE);
+
 /// A privilege could not be given up.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
@@ -72,17 +78,26 @@ pub struct Dropped {
 /// # Errors
 /// Where a step is refused that is never refused for good reason. The process must end then.
 pub fn drop_all(parent: Pid) -> Result<Dropped, PrivilegeError> {
+    let dropped = drop_alone()?;
+    // After the change of user, which clears it.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(at("parent death signal"))?;
+    if getppid() != Some(parent) {
+        return Err(PrivilegeError::Orphan);
+    }
+    Ok(dropped)
+}
+
+/// [`drop_all`] for a process that nobody of ours started, and that dies alone.
+///
+/// # Errors
+/// As [`drop_all`].
+pub fn drop_alone() -> Result<Dropped, PrivilegeError> {
     set_no_new_privs(true).map_err(at("no new privileges"))?;
     clear_ambient_capability_set().map_err(at("ambient capabilities"))?;
     let bounding_empty = limit_bounding(CapabilitySet::empty())?;
     become_nobody()?;
     hold(CapabilitySet::empty())?;
     no_dumps()?;
-    // After the change of user, which clears it.
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(at("parent death signal"))?;
-    if getppid() != Some(parent) {
-        return Err(PrivilegeError::Orphan);
-    }
     let sets = capabilities(None).map_err(at("read capabilities"))?;
     let left = sets.effective | sets.permitted | sets.inheritable;
     if !left.is_empty() {

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use crate::net::{Fwmark, IfName};
 
 /// Bytes of each buffer of the UDP socket: 4 MiB holds 20 ms at 1.6 Gbit/s.
 const BUFFER: usize = 4 << 20;
+
+/// Connections to a TCP listener that may wait to be accepted.
+const TCP_BACKLOG: i32 = 128;
 
 /// Who may connect to a listener: its owner and group.
 const LISTENER_MODE: u32 = 0o660;
@@ -48,8 +52,8 @@ pub enum SocketError {
     },
 }
 
-/// A UDP socket with our mark on each packet, and the port it has. Non-blocking. `port` 0 is a random
-/// one. No other socket can share the port.
+/// A UDP socket with our mark on each packet, if there is one, and the port it has. Non-blocking. `port` 0 is
+/// a random one. No other socket can share the port.
 ///
 /// It is not bound to the uplink's device: a packet of a bound socket that has no route is taken for a
 /// neighbour's (`ip_route_output_key_hash_rcu`, net/ipv4/route.c), so the endpoint's address would be
@@ -58,12 +62,14 @@ pub enum SocketError {
 ///
 /// # Errors
 /// Names the step that was refused: the mark takes NET_ADMIN, the port may be taken.
-pub fn udp(mark: Fwmark, port: u16) -> Result<(UdpSocket, u16), SocketError> {
+pub fn udp(mark: Option<Fwmark>, port: u16) -> Result<(UdpSocket, u16), SocketError> {
     let at = |step: String| move |source| SocketError::Udp { step, source };
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))
         .map_err(at("create".to_owned()))?;
-    let step = format!("mark {mark} (SO_MARK, takes the capability NET_ADMIN)");
-    socket.set_mark(mark.0).map_err(at(step))?;
+    if let Some(mark) = mark {
+        let step = format!("mark {mark} (SO_MARK, takes the capability NET_ADMIN)");
+        socket.set_mark(mark.0).map_err(at(step))?;
+    }
     // DF on each packet, and what does not fit the path is refused (EMSGSIZE): the rules let no fragment out, and
     // a router that cannot pass a packet on says so (RFC 1191) instead of cutting it.
     sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO)
@@ -111,6 +117,34 @@ fn grow(socket: &Socket) {
     }
 }
 
+/// A non-blocking TCP listener. Connections that wait when it closes are reset.
+///
+/// # Errors
+/// Where the address is not ours or the port is taken.
+pub fn tcp_listener(at: SocketAddrV4) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(TCP_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A TCP connection from this address that is under way: it does not block, and is writable once it stands
+/// or has failed.
+///
+/// # Errors
+/// Where the address is not ours, or the failure is known at once.
+pub fn tcp_from(source: Ipv4Addr, to: SocketAddrV4) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddrV4::new(source, 0).into())?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Ok(()) | Err(_) => Ok(socket.into()),
+    }
+}
+
 /// A non-blocking UNIX listener at `path`, mode 0660. Makes the folder; replaces a socket that nobody
 /// answers on.
 ///
@@ -121,25 +155,32 @@ pub fn listener(path: &Path) -> Result<UnixListener, SocketError> {
         path: path.to_owned(),
         source,
     };
+    claim(path)?;
+    let listener = UnixListener::bind(path).map_err(at)?;
+    let mode = fs::Permissions::from_mode(LISTENER_MODE);
+    fs::set_permissions(path, mode).map_err(at)?;
+    listener.set_nonblocking(true).map_err(at)?;
+    Ok(listener)
+}
+
+/// Makes the folder of `path`, and room for a socket: one that nobody answers on goes.
+pub(super) fn claim(path: &Path) -> Result<(), SocketError> {
+    let at = |source| SocketError::Unix {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(folder) = path.parent() {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o755);
         builder.create(folder).map_err(at)?;
     }
     match fs::symlink_metadata(path) {
-        Ok(file) if !file.file_type().is_socket() => {
-            return Err(SocketError::NotSocket(path.to_owned()));
-        }
-        Ok(_) if answers(path) => return Err(SocketError::InUse(path.to_owned())),
-        Ok(_) => fs::remove_file(path).map_err(at)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(at(error)),
+        Ok(file) if !file.file_type().is_socket() => Err(SocketError::NotSocket(path.to_owned())),
+        Ok(_) if answers(path) => Err(SocketError::InUse(path.to_owned())),
+        Ok(_) => fs::remove_file(path).map_err(at),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at(error)),
     }
-    let listener = UnixListener::bind(path).map_err(at)?;
-    let mode = fs::Permissions::from_mode(LISTENER_MODE);
-    fs::set_permissions(path, mode).map_err(at)?;
-    listener.set_nonblocking(true).map_err(at)?;
-    Ok(listener)
 }
 
 /// Whether someone accepts connections at `path`. A full backlog is someone; so is what cannot be told.

@@ -1,4 +1,4 @@
-//! The engine as a child process: started, heard, started again when it ends.
+//! The engine: a child process that is started again when it ends, or one that comes to the door.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -16,6 +16,9 @@ const WELL: Duration = Duration::from_secs(5);
 /// An engine that takes no message for this long, with a full buffer before it, hangs.
 const HUNG: Duration = Duration::from_secs(1);
 
+/// A sealed engine with messages that it has not read for this long hangs: it gets one a second.
+const DEAF: Duration = Duration::from_secs(10);
+
 /// The longest pause before the next start. Joined programs wait for it, so it stays short.
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -26,6 +29,8 @@ pub(super) struct Child {
     due: Option<Instant>,
     /// Engines in a row that ended before they were well.
     failures: u32,
+    /// Since when it has not read everything.
+    deaf_since: Option<Instant>,
 }
 
 /// Why there is no engine.
@@ -40,7 +45,8 @@ enum LaunchError {
 }
 
 struct Running {
-    pid: Pid,
+    /// Its process, if it is a child of ours.
+    pid: Option<Pid>,
     link: Link,
     /// Whether it said who it is. Before that it is told nothing.
     attached: bool,
@@ -49,14 +55,54 @@ struct Running {
 impl Child {
     /// Starts the first engine.
     pub(super) fn spawn(now: Instant) -> Self {
-        let mut child = Self {
+        let mut child = Self::none(now);
+        child.start(now);
+        child
+    }
+
+    /// No engine yet: one will come to the door.
+    pub(super) fn none(now: Instant) -> Self {
+        Self {
             running: None,
             started: now,
             due: None,
             failures: 0,
+            deaf_since: None,
+        }
+    }
+
+    /// Takes an engine that came to the door.
+    pub(super) fn adopt(&mut self, link: Link, now: Instant) {
+        self.started = now;
+        self.deaf_since = None;
+        self.running = Some(Running {
+            pid: None,
+            link,
+            attached: false,
+        });
+    }
+
+    /// Whether there is an engine.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Ends a sealed engine that has not read its messages for too long: another one may wait for its
+    /// place.
+    pub(super) fn listen_for_life(&mut self, now: Instant) {
+        let Some(running) = self
+            .running
+            .as_ref()
+            .filter(|running| running.pid.is_none())
+        else {
+            return;
         };
-        child.start(now);
-        child
+        if running.link.unread() == 0 {
+            self.deaf_since = None;
+        } else if now - *self.deaf_since.get_or_insert(now) > DEAF {
+            warn!("the engine hangs; it is ended");
+            self.kill();
+        }
     }
 
     /// Starts an engine; when that fails, plans the next attempt.
@@ -65,7 +111,8 @@ impl Child {
         self.due = None;
         match launch() {
             Ok(running) => {
-                info!(pid = running.pid.as_raw_nonzero().get(), "engine started");
+                let pid = running.pid.map(|pid| pid.as_raw_nonzero().get());
+                info!(pid, "engine started");
                 self.running = Some(running);
             }
             Err(error) => {
@@ -75,10 +122,14 @@ impl Child {
         }
     }
 
-    /// Ends what is left of the engine and plans the next one: at once, unless they keep ending early.
+    /// Ends what is left of the engine and plans the next one: at once, unless they keep ending early. One
+    /// that came to the door comes again by itself.
     pub(super) fn restart(&mut self, now: Instant) {
         self.kill();
-        self.running = None;
+        let came = |running: Running| running.pid.is_none();
+        if self.running.take().is_some_and(came) {
+            return;
+        }
         self.failures = if now - self.started >= WELL {
             0
         } else {
@@ -141,7 +192,7 @@ impl Child {
             if self
                 .running
                 .as_ref()
-                .is_some_and(|running| running.pid == pid)
+                .is_some_and(|running| running.pid == Some(pid))
             {
                 warn!(pid = pid.as_raw_nonzero().get(), %status, "the engine's process ended");
             }
@@ -168,10 +219,11 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(running) = &self.running
-            && let Err(error) = process::signal(running.pid, signal)
-        {
-            warn!(%error, "the engine cannot be signalled");
+        let Some(running) = &self.running else { return };
+        match running.pid.map(|pid| process::signal(pid, signal)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => warn!(%error, "the engine cannot be signalled"),
+            None => running.link.shut(),
         }
     }
 }
@@ -184,7 +236,7 @@ fn launch() -> Result<Running, LaunchError> {
         std::os::fd::AsFd::as_fd(&theirs),
     )?;
     Ok(Running {
-        pid,
+        pid: Some(pid),
         link: Link::new(ours)?,
         attached: false,
     })

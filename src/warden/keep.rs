@@ -54,6 +54,9 @@ impl Namespace {
     /// Names the tunnel's resolvers again where another program named others. Where the file cannot be
     /// written it is tried again, and said once.
     pub(super) fn keep_resolver(&mut self) {
+        if self.names_are_unknown() {
+            return;
+        }
         let nameservers = &self.config.tunnel.dns;
         let before = self.facts.resolver.clone();
         match resolv::is_written(&self.resolv_conf, nameservers) {
@@ -73,7 +76,15 @@ impl Namespace {
     }
 
     pub(super) fn write_resolver(&mut self) {
+        if self.names_are_unknown() {
+            return;
+        }
         self.rewrite_resolver(ResolverFact::default());
+    }
+
+    /// Whether no engine has said yet which tunnel this is, resolvers included.
+    fn names_are_unknown(&self) -> bool {
+        self.sealed.is_some() && self.config.tunnel.addresses.is_empty()
     }
 
     /// Says what went wrong unless it is what went wrong before.

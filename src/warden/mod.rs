@@ -4,18 +4,23 @@
 //! process's first act). It widens that step by step, only as far as the configuration says, and
 //! removes nothing when it ends.
 
+mod agree;
 mod alarm;
 mod child;
+mod door;
 mod keep;
 mod ledger;
 mod mtu;
 mod namespace;
-mod permit;
+mod portal;
+mod reload;
+mod sealed;
 mod sensor;
 mod settle;
 mod stopped;
 mod watcher;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,10 +31,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::gateway::BlockReason;
-use crate::link::{ToEngine, ToWarden, VERSION};
+use crate::link::{Decline, Link, Offer, ToEngine, ToWarden, VERSION};
 use crate::sys::fault;
 use crate::sys::nft::Armed;
 use child::Child;
+use door::{Arrival, Door};
 use namespace::Namespace;
 use stopped::Stopped;
 use watcher::Changed;
@@ -63,6 +69,19 @@ pub struct Start {
     pub armed_in: Duration,
     /// `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// Where engines come from.
+    pub engines: Engines,
+    /// Called when the namespace is as it shall be, and engines can come.
+    pub ready: Box<dyn Fn()>,
+}
+
+/// Where engines come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engines {
+    /// The warden starts them, in this namespace, which has an uplink: the shared topology.
+    Started,
+    /// They come from another namespace, and this one has no uplink: the sealed topology.
+    Awaited,
 }
 
 /// Runs the gateway until it is told to stop. On return everything is blocked and stays so.
@@ -73,10 +92,21 @@ pub struct Start {
 pub async fn run(start: Start) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let reload = start.reload;
-    let mut namespace =
-        Namespace::enter(start.config, start.armed, start.armed_in, start.resolv_conf)?;
+    let sealed = start.config.sealed.clone();
+    let mut namespace = Namespace::enter(
+        start.config,
+        start.armed,
+        start.armed_in,
+        start.resolv_conf,
+        start.engines,
+    )?;
     let mut stopped = Stopped::listen(Instant::now());
-    let mut child = Child::spawn(Instant::now());
+    let (mut door, mut child) = match start.engines {
+        Engines::Started => (Door::none(), Child::spawn(Instant::now())),
+        Engines::Awaited => (Door::open(&sealed)?, Child::none(Instant::now())),
+    };
+    namespace.announce();
+    (start.ready)();
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut probe = time::interval(PROBE);
@@ -95,13 +125,30 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 None => {
                     warn!("the engine ended; inner packets are dropped until the next one is ready");
                     namespace.withdraw();
+                    namespace.note_health(None);
                     child.restart(Instant::now());
                 }
             },
             () = child.due() => child.start(Instant::now()),
+            arrival = door.arrival() => match arrival {
+                Arrival::Engine { link, release, offer } => {
+                    attach(&mut namespace, &mut child, &mut door, (link, release, offer)).await;
+                }
+                // Whoever asked may have hung up.
+                Arrival::Health(link) => {
+                    let _ = time::timeout(PATIENCE, link.send(&ToEngine::Health(namespace.health()), &[])).await;
+                }
+            },
+            // Without an engine connections wait.
+            (to, stream) = namespace.accepted(), if child.is_running() => {
+                child.send(&ToEngine::Accepted { to }, &[stream.as_fd()]).await;
+            }
             _ = signals.child.recv() => child.reap(),
             _ = signals.hangup.recv() => match reload() {
-                Ok(config) => reconfigure(&mut namespace, &mut child, config).await,
+                Ok(config) => match start.engines {
+                    Engines::Started => reconfigure(&mut namespace, &mut child, config).await,
+                    Engines::Awaited => reconfigure_sealed(&mut namespace, &child, config),
+                },
                 Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
             },
             _ = signals.terminate.recv() => break Ok(()),
@@ -145,6 +192,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 }
                 facts(&mut namespace, &mut child).await;
                 look_for_leaks(&mut namespace, &mut child).await;
+                child.listen_for_life(Instant::now());
             }
         }
     };
@@ -169,10 +217,34 @@ async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden)
             );
             child.kill();
         }
+        ToWarden::Offer(offer) => match namespace.take_offer(*offer) {
+            Ok(()) => child.send(&ToEngine::Agreed, &[]).await,
+            Err(why) => {
+                warn!(why, "what the engine offers is not taken");
+                let declined = ToEngine::Declined(Decline::Offer(why));
+                child.send(&declined, &[]).await;
+            }
+        },
+        ToWarden::Connect { id, port, client } => {
+            match namespace.connect(port, client) {
+                Ok(stream) => {
+                    let connected = ToEngine::Connected { id };
+                    child.send(&connected, &[stream.as_fd()]).await;
+                }
+                Err(why) => child.send(&ToEngine::NotConnected { id, why }, &[]).await,
+            }
+            return;
+        }
+        ToWarden::Health(health) => {
+            namespace.note_health(Some(health));
+            return;
+        }
+        // It asks at the door, where nobody is an engine yet.
+        ToWarden::AskHealth => child.kill(),
         ToWarden::Ask { id, permit } => match namespace.permit(&permit) {
             Ok((remote, socket)) => {
                 let granted = ToEngine::Granted { id, permit, remote };
-                let fds: Vec<_> = socket.iter().map(std::os::fd::AsFd::as_fd).collect();
+                let fds: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
                 child.send(&granted, &fds).await;
             }
             Err(why) => {
@@ -201,6 +273,37 @@ async fn reconfigure(namespace: &mut Namespace, child: &mut Child, config: Confi
             if namespace.look_again() {
                 child.send(&ToEngine::UplinkChanged, &[]).await;
             }
+        }
+        Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
+    }
+}
+
+/// An engine came to the door. It gets the namespace if there is no other, and if its configuration fits.
+async fn attach(
+    namespace: &mut Namespace,
+    child: &mut Child,
+    door: &mut Door,
+    (link, release, offer): (Link, String, Offer),
+) {
+    if child.is_running() {
+        return door.turn_away(&link, Decline::Busy).await;
+    }
+    if let Err(why) = namespace.take_offer(offer) {
+        return door.turn_away(&link, Decline::Offer(why)).await;
+    }
+    info!(release, "engine attached");
+    child.adopt(link, Instant::now());
+    let (welcome, fds) = namespace.welcome();
+    child.welcome(&welcome, &fds).await;
+    facts(namespace, child).await;
+}
+
+fn reconfigure_sealed(namespace: &mut Namespace, child: &Child, config: Config) {
+    match namespace.take_own(config) {
+        Ok(true) => info!("configuration reloaded"),
+        Ok(false) => {
+            info!("configuration reloaded; the engine has to come again");
+            child.kill();
         }
         Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
     }

@@ -12,9 +12,12 @@ use crate::sys::link::{self, Device};
 impl Namespace {
     /// The engine found out how many bytes fit the path to the endpoint.
     pub(super) fn path_is(&mut self, remote: SocketAddrV4, bytes: u32) {
-        // It may speak of a way that is closed by now.
+        // It may speak of a way that is closed by now. In the sealed topology every way is the engine's own.
         if let Some(open) = self.open.as_mut().filter(|o| o.way.remote() == remote) {
             open.path = Some(bytes);
+            self.keep_mtu();
+        } else if let Some(sealed) = &mut self.sealed {
+            sealed.path = Some(bytes);
             self.keep_mtu();
         }
     }
@@ -31,7 +34,8 @@ impl Namespace {
         let uplink = self.uplink.as_ref().map(|uplink| &uplink.device);
         let named = |device: &&Device| Some(&device.name) == uplink;
         let device = devices.iter().find(named).map(|device| device.mtu);
-        let path = self.open.as_ref().and_then(|open| open.path);
+        let sealed = self.sealed.as_ref().and_then(|sealed| sealed.path);
+        let path = self.open.as_ref().and_then(|open| open.path).or(sealed);
         let narrowest = device.into_iter().chain(path).min();
         let configured = self.config.tunnel.mtu;
         let wanted = narrowest.map_or(configured, |path| mtu::inner(configured, path));

@@ -5,15 +5,16 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::Engines;
 use super::alarm::Alarm;
 use super::ledger::Ledger;
-use super::permit::{self, Way};
+use super::sealed::{Sealed, check_devices};
 use super::sensor::Sensor;
 use super::settle::{Unsettled, chain};
 use super::watcher::{Changed, Watcher};
@@ -21,16 +22,14 @@ use crate::config::Config;
 use crate::gateway::BlockReason;
 use crate::link::{Facts, Ipv6Fact, ToEngine};
 use crate::net::{Fwmark, IfName, Uplink};
-use crate::policy::Permit;
+use crate::policy::{Permit, Way, way};
 use crate::ruleset::{Kernel, Ruleset};
 use crate::sys::nft::{self, Armed};
 use crate::sys::route::{self, RouteError};
 use crate::sys::socket::{self, SocketError};
 use crate::sys::tun::{self, Tun, TunError};
 use crate::sys::{link, resolv, sysctl};
-
-/// Where wg(8) looks for the socket of a userspace implementation (wireguard-tools, ipc-uapi-unix.h).
-const UAPI: &str = "/var/run/wireguard";
+use crate::wireguard::uapi::path as uapi_path;
 
 /// What the namespace lacks at the start. Deny-all stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +49,12 @@ pub enum StartError {
     /// The first rules after deny-all.
     #[error(transparent)]
     Unsettled(#[from] Unsettled),
+    /// A device that leads somewhere in a namespace that shall be sealed.
+    #[error(
+        "this namespace has the device `{0}`, so it is not sealed: give the warden's service \
+         `network_mode: none`, and publish ports on the engine's service"
+    )]
+    NotSealed(IfName),
     /// Kernel notifications.
     #[error("the kernel's notifications cannot be subscribed to")]
     Watch(#[source] std::io::Error),
@@ -66,11 +71,14 @@ pub enum StartError {
 /// Everything the warden knows and holds.
 pub(super) struct Namespace {
     pub(super) config: Config,
+    /// What a sealed namespace has besides.
+    pub(super) sealed: Option<Sealed>,
     pub(super) kernel: Kernel,
     pub(super) armed: Armed,
     pub(super) mark: Fwmark,
     pub(super) tun: Tun,
-    control: UnixListener,
+    /// In the sealed topology the engine has its own.
+    control: Option<UnixListener>,
     uapi: Option<UnixListener>,
     watcher: Watcher,
     pub(super) sensor: Sensor,
@@ -116,13 +124,19 @@ impl Namespace {
         mut armed: Armed,
         armed_in: Duration,
         resolv_conf: PathBuf,
+        engines: Engines,
     ) -> Result<Self, StartError> {
         let kernel = nft::probe(&mut armed).map_err(Unsettled::from)?;
         let device = &config.tunnel.device;
         let tun = tun::create(device, config.tunnel.offload)?;
         let watcher = Watcher::start().map_err(StartError::Watch)?;
-        let control = socket::listener(&config.control)?;
-        let uapi = uapi(device);
+        let (control, uapi, sealed) = match engines {
+            Engines::Started => (Some(socket::listener(&config.control)?), uapi(device), None),
+            Engines::Awaited => {
+                check_devices(device)?;
+                (None, None, Some(Sealed::new(config.clone())))
+            }
+        };
         let former = fs::read_to_string(&resolv_conf).unwrap_or_default();
         let former_resolver = resolv::former_nameservers(&former).first().copied();
         let facts = Facts {
@@ -156,17 +170,20 @@ impl Namespace {
             blocked_counts: Ledger::default(),
             passed_counts: Ledger::default(),
             facts,
+            sealed,
             config,
         };
         link::configure(&namespace.plan().tunnel)?;
         namespace.uplink = namespace.observe()?;
         namespace.last_uplink = namespace.uplink.clone();
         namespace.keep_mtu();
-        match &namespace.uplink {
-            Some(uplink) => info!(device = %uplink.device, "uplink"),
-            None => warn!("no uplink yet: no device has a default route"),
+        match (&namespace.uplink, &namespace.sealed) {
+            (Some(uplink), _) => info!(device = %uplink.device, "uplink"),
+            (None, None) => warn!("no uplink yet: no device has a default route"),
+            (None, Some(_)) => {}
         }
         namespace.settle()?;
+        namespace.keep_portal();
         namespace.write_resolver();
         namespace.set_sysctls();
         Ok(namespace)
@@ -177,14 +194,16 @@ impl Namespace {
         self.withdraw();
         self.alarm.untold = true;
         let facts = Box::new(self.facts());
-        let mut listeners = vec!["control".to_owned()];
-        let mut fds = vec![self.tun.fd.as_fd(), self.control.as_fd()];
-        if let Some(uapi) = &self.uapi {
-            listeners.push("uapi".to_owned());
-            fds.push(uapi.as_fd());
+        let (mut listeners, mut fds) = (Vec::new(), vec![self.tun.fd.as_fd()]);
+        for (name, listener) in [("control", &self.control), ("uapi", &self.uapi)] {
+            if let Some(listener) = listener {
+                listeners.push(name.to_owned());
+                fds.push(listener.as_fd());
+            }
         }
+        let shared = self.sealed.is_none();
         let welcome = ToEngine::Welcome {
-            config: Box::new(self.config.clone()),
+            config: shared.then(|| Box::new(self.config.clone())),
             mtu: self.config.tunnel.mtu,
             listeners,
             blocked: self.blocked.clone(),
@@ -203,7 +222,7 @@ impl Namespace {
             return Err(reason.to_string());
         }
         let resolver = self.config.resolver.or(self.former_resolver);
-        let way = permit::check(&self.config, resolver, permit)?;
+        let way = way::check(&self.config, resolver, permit)?;
         let open = way.map(|way| self.open(way)).transpose()?;
         let socket = open
             .as_ref()
@@ -247,32 +266,6 @@ impl Namespace {
     /// Why everything is blocked, if it is.
     pub(super) fn blocked(&self) -> Option<&BlockReason> {
         self.blocked.as_ref()
-    }
-
-    /// Takes a whole new configuration, in one transaction. Returns what is in force from now on.
-    ///
-    /// # Errors
-    ///
-    /// Why it is not in force; the old one still is.
-    pub(super) fn reconfigure(&mut self, config: Config) -> Result<Config, String> {
-        let config = self.with_what_cannot_change(config);
-        let gone = self
-            .open
-            .as_ref()
-            .is_some_and(|open| !holds(&config, open.way));
-        let open = if gone { self.open.take() } else { None };
-        let old = std::mem::replace(&mut self.config, config);
-        if let Err(error) = self.settle() {
-            self.config = old;
-            self.open = open.or_else(|| self.open.take());
-            self.settle_or_block();
-            return Err(error.to_string());
-        }
-        if let Err(error) = link::configure(&self.plan().tunnel) {
-            warn!(%error, "the tunnel device keeps its former settings");
-        }
-        self.write_resolver();
-        Ok(self.config.clone())
     }
 
     /// Why everything is blocked, once, if that was not the engine's doing.
@@ -322,6 +315,7 @@ impl Namespace {
         }
         self.keep_tunnel();
         self.keep_mtu();
+        self.keep_portal();
         self.settle_or_block();
         self.hold_down();
         changed
@@ -329,7 +323,7 @@ impl Namespace {
 
     /// Whether something is left to do that was not possible before.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.routes_wanting
+        self.routes_wanting || self.is_portal_wanting()
     }
 
     /// What is known now, counters read anew.
@@ -338,7 +332,7 @@ impl Namespace {
         self.facts.note_blocked(self.blocked_counts.total());
         self.facts.passed = self.passed_counts.total();
         self.facts.uplink = self.uplink.clone();
-        self.facts.mark = Some(self.mark);
+        self.facts.mark = self.sealed.is_none().then_some(self.mark);
         self.facts.mtu = self.mtu;
         self.facts.watched = self.sensor.is_watching();
         self.facts.clone()
@@ -347,13 +341,21 @@ impl Namespace {
     /// Leaves the namespace as it is, blocked, but for the sockets that nobody will answer on.
     pub(super) fn leave(self) {
         let uapi = uapi_path(&self.config.tunnel.device);
-        for path in [&self.config.control, &uapi] {
+        let paths = match &self.sealed {
+            None => vec![&self.config.control, &uapi],
+            Some(_) => vec![&self.config.sealed.socket],
+        };
+        for path in paths {
             // One that is gone already is as good.
             let _ = fs::remove_file(path);
         }
     }
 
     fn observe(&self) -> Result<Option<Uplink>, RouteError> {
+        // Whatever appears in a sealed namespace, it is no uplink.
+        if self.sealed.is_some() {
+            return Ok(None);
+        }
         let (wanted, own) = (self.config.uplink.as_ref(), &self.config.tunnel.device);
         match &self.last_uplink {
             Some(last) => route::observe_again(wanted, own, last),
@@ -375,7 +377,7 @@ impl Namespace {
             Some((socket, bound)) if port != 0 && *bound == port => {
                 (socket.try_clone().map_err(|error| error.to_string())?, port)
             }
-            Some(_) | None => socket::udp(self.mark, port).map_err(|error| chain(&error))?,
+            Some(_) | None => socket::udp(Some(self.mark), port).map_err(|error| chain(&error))?,
         };
         if port == self.config.tunnel.listen_port.unwrap_or(0) {
             let kept = socket.try_clone().map_err(|error| error.to_string())?;
@@ -410,53 +412,6 @@ impl Namespace {
             Ipv6Fact::Dropped
         };
     }
-
-    /// What a running gateway cannot change keeps its value, and is said.
-    fn with_what_cannot_change(&self, mut config: Config) -> Config {
-        let (old, new) = (&self.config, &mut config);
-        keep(
-            &mut new.tunnel.device,
-            &old.tunnel.device,
-            "[tunnel] device",
-        );
-        keep(
-            &mut new.tunnel.offload,
-            &old.tunnel.offload,
-            "[tunnel] offload",
-        );
-        keep(&mut new.tunnel.mtu, &old.tunnel.mtu, "[tunnel] mtu");
-        keep(&mut new.tunnel.fwmark, &old.tunnel.fwmark, "FwMark");
-        keep(&mut new.control, &old.control, "[control] socket");
-        keep(&mut new.log, &old.log, "[log]");
-        config
-    }
-}
-
-fn keep<T: Clone + PartialEq>(new: &mut T, old: &T, key: &str) {
-    if new != old {
-        warn!(key, "takes effect when the gateway is started again");
-        *new = old.clone();
-    }
-}
-
-/// Whether the configuration still holds the host at the end of this way.
-fn holds(config: &Config, way: Way) -> bool {
-    use crate::config::Host;
-    match way {
-        Way::Resolver(_) => false,
-        Way::Endpoint(remote) => config.peers.iter().any(|peer| {
-            let endpoint = &peer.endpoint;
-            let host = match endpoint.host {
-                Host::Address(ip) => ip == *remote.ip(),
-                Host::Name(_) => true,
-            };
-            host && endpoint.port == remote.port()
-        }),
-    }
-}
-
-fn uapi_path(device: &IfName) -> PathBuf {
-    Path::new(UAPI).join(format!("{device}.sock"))
 }
 
 fn uapi(device: &IfName) -> Option<UnixListener> {

@@ -6,11 +6,10 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::namespace::Namespace;
-use super::permit::Way;
 use crate::gateway::BlockReason;
 use crate::link::Count;
 use crate::plan::Plan;
-use crate::policy::{Hole, Holes, Policy, PolicyError, Reason};
+use crate::policy::{Hole, Holes, Policy, PolicyError, Reason, Way};
 use crate::ruleset::{Hook, Ruleset};
 use crate::sys::link;
 use crate::sys::nft::{self, ApplyError, CheckError, Counter, Totals};
@@ -181,6 +180,9 @@ impl Namespace {
     fn policy(&self) -> Result<Policy, PolicyError> {
         if self.blocked.is_some() {
             return Ok(Policy::default());
+        }
+        if self.sealed.is_some() {
+            return Policy::sealed(&self.config);
         }
         let Some(uplink) = &self.uplink else {
             return Ok(Policy::without_uplink(&self.config));

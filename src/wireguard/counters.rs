@@ -141,7 +141,7 @@ impl Counters {
 }
 
 /// The counters at one moment. Bytes and packets are those inside the tunnel, keepalives excluded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Bytes received through the tunnel.
     pub rx_bytes: u64,

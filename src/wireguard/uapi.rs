@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnetwork::Ipv4Network;
@@ -16,6 +17,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use crate::config::PublicKey;
+use crate::net::IfName;
+
+/// Where wg(8) looks for the socket of a userspace implementation (wireguard-tools, ipc-uapi-unix.h).
+const FOLDER: &str = "/var/run/wireguard";
 
 /// Bytes of the longest request that is read to its end.
 const LONGEST_REQUEST: usize = 64 * 1024;
@@ -25,6 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long nobody is served after the system had no descriptor for a client.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where wg(8) looks for the socket of this device.
+pub fn path(device: &IfName) -> PathBuf {
+    Path::new(FOLDER).join(format!("{device}.sock"))
+}
 
 /// What there is to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -202,7 +212,7 @@ mod tests {
         builder.enable_all().build().unwrap()
     }
 
-    async fn ask(path: &std::path::Path, request: &[u8]) -> String {
+    async fn ask(path: &Path, request: &[u8]) -> String {
         let mut client = UnixStream::connect(path).await.unwrap();
         client.write_all(request).await.unwrap();
         let mut answer = String::new();

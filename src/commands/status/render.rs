@@ -2,7 +2,7 @@
 
 use crate::commands::units::{bytes, count, duration, rate};
 use crate::config::Offload;
-use crate::control::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Tunnel};
+use crate::control::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Topology, Tunnel};
 use crate::gateway::BlockReason;
 
 /// Whether the text may hold colours.
@@ -24,6 +24,9 @@ pub(super) fn render(status: &Status, style: Style) -> String {
     page.gap();
     connection(&mut page, status);
     page.gap();
+    if status.topology == Topology::Sealed {
+        page.row("topology", "sealed: programs have no uplink", Tone::Plain);
+    }
     kill_switch(&mut page, &status.kill_switch, status.state);
     leaks(&mut page, status);
     page.gap();

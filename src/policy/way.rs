@@ -2,15 +2,15 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use super::Permit;
 use crate::config::{Config, Host};
-use crate::policy::Permit;
 
 /// The port of DNS (RFC 1035, section 4.2.1).
 const DNS: u16 = 53;
 
 /// Where the one socket that a permission grants leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub enum Way {
     /// To the uplink's resolver.
     Resolver(SocketAddrV4),
     /// To a VPN server.
@@ -18,19 +18,20 @@ pub(super) enum Way {
 }
 
 impl Way {
-    pub(super) fn remote(self) -> SocketAddrV4 {
+    /// The one host and port that it leads to.
+    pub fn remote(self) -> SocketAddrV4 {
         match self {
             Self::Resolver(remote) | Self::Endpoint(remote) => remote,
         }
     }
 }
 
-/// Checks a question against the configuration.
+/// Checks what the engine asks for against the configuration; `resolver` is that of the uplink.
 ///
 /// # Errors
 ///
 /// One line for the operator: what was asked for that the configuration does not hold.
-pub(super) fn check(
+pub fn check(
     config: &Config,
     resolver: Option<Ipv4Addr>,
     permit: &Permit,

@@ -1,0 +1,211 @@
+//! Intersects what a sealed engine's configuration says with what the warden's own permits. Pure.
+//!
+//! The tunnel's addresses, MTU and resolvers are the engine's to say: whatever enters the tunnel device goes to
+//! the engine anyway. What joined programs can be reached by, and reach, past the tunnel is not.
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+
+use crate::config::{Config, Inbound, Outbound};
+use crate::link::Offer;
+use crate::net::networks::{LOOPBACK, METADATA, MULTICAST};
+use crate::policy::Policy;
+
+/// The least MTU there is (RFC 791: every host takes 576 bytes).
+const LEAST_MTU: u16 = 576;
+
+/// The configuration that both agree on.
+///
+/// # Errors
+///
+/// One line for the operator: the first thing that the engine's configuration has and the warden's does not
+/// permit.
+pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
+    let (ours, theirs) = (&own.tunnel.device, &offer.device);
+    if ours != theirs {
+        return Err(format!(
+            "the engine's [tunnel] device is {theirs}, and the warden's is {ours}: give both services the \
+             same (VPNGW_TUNNEL_DEVICE, or the same vpngw.toml)"
+        ));
+    }
+    if offer.addresses.is_empty() {
+        return Err("the engine's tunnel has no address".to_owned());
+    }
+    for network in &offer.addresses {
+        if !is_host(network.ip()) {
+            return Err(format!(
+                "the tunnel's address {network} is not that of a host"
+            ));
+        }
+    }
+    if let Some(resolver) = offer.dns.iter().find(|ip| !is_host(**ip)) {
+        return Err(format!("the tunnel's resolver {resolver} is not a host"));
+    }
+    if offer.mtu < LEAST_MTU {
+        return Err(format!(
+            "an MTU of {} bytes is below {LEAST_MTU}",
+            offer.mtu
+        ));
+    }
+    if let Some(rule) = offer.lan.inbound.iter().find(|rule| !inbound(own, rule)) {
+        let (from, to) = (rule.from, rule.to);
+        let what = format!("[lan] inbound lets {from} reach {to}");
+        return Err(missing(&what, "VPNGW_LAN_INBOUND"));
+    }
+    if let Some(rule) = offer.lan.outbound.iter().find(|rule| !outbound(own, rule)) {
+        let what = format!("[lan] outbound names {} {}", rule.to, rule.port);
+        return Err(missing(&what, "VPNGW_LAN_OUTBOUND"));
+    }
+    if let Some(port) = offer
+        .forward
+        .iter()
+        .find(|port| !own.forward.contains(port))
+    {
+        let what = format!("[forward] ports names {port}");
+        return Err(missing(&what, "VPNGW_FORWARD_PORTS"));
+    }
+    if let Some(net) = offer.private.iter().find(|net| !private(own, **net)) {
+        let what = format!("[tunnel] private names {net}");
+        return Err(missing(&what, "VPNGW_TUNNEL_PRIVATE"));
+    }
+    let config = with(own, offer);
+    match Policy::sealed(&config) {
+        Ok(_) => Ok(config),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The part of an offer that the warden's configuration permits.
+pub(super) fn narrowed(own: &Config, offer: &Offer) -> Offer {
+    let mut narrow = offer.clone();
+    narrow.lan.inbound.retain(|rule| inbound(own, rule));
+    narrow.lan.outbound.retain(|rule| outbound(own, rule));
+    narrow.forward.retain(|port| own.forward.contains(port));
+    narrow.private.retain(|net| private(own, *net));
+    narrow
+}
+
+fn with(own: &Config, offer: &Offer) -> Config {
+    let mut config = own.clone();
+    config.tunnel.addresses = offer.addresses.clone();
+    config.tunnel.mtu = offer.mtu;
+    config.tunnel.dns = offer.dns.clone();
+    config.tunnel.private = offer.private.clone();
+    config.lan = offer.lan.clone();
+    config.forward = offer.forward.clone();
+    config
+}
+
+fn inbound(own: &Config, rule: &Inbound) -> bool {
+    let holds = |known: &Inbound| known.to == rule.to && rule.from.is_subnet_of(known.from);
+    own.lan.inbound.iter().any(holds)
+}
+
+fn outbound(own: &Config, rule: &Outbound) -> bool {
+    own.lan.outbound.contains(rule)
+}
+
+fn private(own: &Config, network: Ipv4Network) -> bool {
+    let mut known = own.tunnel.private.iter();
+    known.any(|known| network.is_subnet_of(*known))
+}
+
+fn missing(what: &str, variable: &str) -> String {
+    format!(
+        "the engine's {what}, and the warden's configuration does not: give both services the same \
+         ({variable}, or the same vpngw.toml)"
+    )
+}
+
+fn is_host(ip: Ipv4Addr) -> bool {
+    let special = LOOPBACK.contains(ip) || MULTICAST.contains(ip) || ip.octets()[0] == 0;
+    !special && !METADATA.iter().any(|net| net.contains(ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::example;
+
+    fn own() -> Config {
+        let mut own = example::config();
+        own.tunnel.addresses.clear();
+        own.tunnel.dns.clear();
+        own.tunnel.private = vec!["10.9.0.0/16".parse().unwrap()];
+        own.forward = vec![6881];
+        own
+    }
+
+    fn offer() -> Offer {
+        Offer::of(&example::config())
+    }
+
+    fn refused(change: impl Fn(&mut Offer)) -> String {
+        let mut offer = offer();
+        change(&mut offer);
+        agree(&own(), &offer).unwrap_err()
+    }
+
+    #[test]
+    fn the_tunnel_is_the_engines_to_say() {
+        let config = agree(&own(), &offer()).unwrap();
+        assert_eq!(config.tunnel.addresses, offer().addresses);
+        assert_eq!(config.tunnel.dns, offer().dns);
+        assert_eq!(config.lan, own().lan);
+        // Less than the warden permits is what the engine asks for.
+        assert_eq!((config.forward, config.tunnel.private), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_sealed_engine_gets_no_more_than_the_wardens_configuration_holds() {
+        let wider = refused(|o| o.lan.inbound[0].from = "192.168.0.0/16".parse().unwrap());
+        assert!(wider.contains("VPNGW_LAN_INBOUND"), "{wider}");
+        refused(|o| o.lan.inbound[0].to = "tcp/8081".parse().unwrap());
+        refused(|o| o.lan.outbound[0].to = [172, 30, 0, 21].into());
+        refused(|o| o.lan.outbound[0].port = "tcp/139".parse().unwrap());
+        refused(|o| o.forward = vec![6882]);
+        refused(|o| o.private = vec!["10.0.0.0/8".parse().unwrap()]);
+        let narrower = |o: &mut Offer| o.lan.inbound[0].from = "192.168.1.7/32".parse().unwrap();
+        let mut offer = offer();
+        narrower(&mut offer);
+        assert!(agree(&own(), &offer).is_ok());
+    }
+
+    #[test]
+    fn a_tunnel_that_cannot_be_one_is_refused() {
+        refused(|o| o.addresses.clear());
+        for address in [
+            "127.0.0.1/32",
+            "224.0.0.1/32",
+            "0.0.0.0/0",
+            "169.254.169.254/32",
+        ] {
+            refused(|o| o.addresses = vec![address.parse().unwrap()]);
+        }
+        refused(|o| o.dns = vec![[127, 0, 0, 11].into()]);
+        refused(|o| o.mtu = 100);
+        refused(|o| o.device = "tun1".parse().unwrap());
+        // A resolver inside a LAN exception would be asked on this machine.
+        refused(|o| o.dns = vec![[192, 168, 1, 9].into()]);
+    }
+
+    #[test]
+    fn only_connections_are_handed_over() {
+        let mut own = own();
+        own.lan.inbound[0].to = "udp/27015".parse().unwrap();
+        let mut offer = offer();
+        offer.lan = own.lan.clone();
+        assert!(agree(&own, &offer).unwrap_err().contains("UDP"));
+    }
+
+    #[test]
+    fn what_is_no_longer_permitted_goes() {
+        let mut own = own();
+        own.lan.inbound.clear();
+        let narrow = narrowed(&own, &offer());
+        assert_eq!(narrow.lan.inbound, []);
+        assert_eq!(narrow.lan.outbound, own.lan.outbound);
+        assert!(agree(&own, &narrow).is_ok());
+    }
+}
