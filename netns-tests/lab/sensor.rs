@@ -25,6 +25,8 @@ pub struct Sensor {
     state: Arc<Mutex<State>>,
     capture: Capture,
     namespaces: Namespaces,
+    namespace: String,
+    device: String,
 }
 
 /// What was seen.
@@ -72,15 +74,22 @@ struct State {
 impl Sensor {
     /// Returns once it receives. Nothing is a leak until [`Self::arm`].
     pub fn start(namespaces: &Namespaces, rules: Rules) -> Self {
+        Self::start_at(namespaces, "rtr", DEVICE, rules)
+    }
+
+    /// As [`Self::start`], at another device that faces what is judged.
+    pub fn start_at(namespaces: &Namespaces, namespace: &str, device: &str, rules: Rules) -> Self {
         let state = Arc::new(Mutex::new(State::new(rules)));
         let shared = state.clone();
-        let capture = Capture::start(namespaces, "rtr", DEVICE, move |frame| {
+        let capture = Capture::start(namespaces, namespace, device, move |frame| {
             shared.lock().unwrap().see(frame);
         });
         Self {
             state,
             capture,
             namespaces: namespaces.clone(),
+            namespace: namespace.to_owned(),
+            device: device.to_owned(),
         }
     }
 
@@ -108,8 +117,8 @@ impl Sensor {
         frame.extend([0x88, 0xb5]);
         frame.extend(mark);
         frame.resize(60, 0);
-        self.namespaces.enter("rtr", || {
-            let socket = PacketSocket::open(DEVICE, Layer::Frame, 0).unwrap();
+        self.namespaces.enter(&self.namespace, || {
+            let socket = PacketSocket::open(&self.device, Layer::Frame, 0).unwrap();
             socket.send(&frame).unwrap();
         });
         wait("the sensor keeps up", Duration::from_secs(20), || {
