@@ -188,14 +188,18 @@ impl Drop for Docker {
         }
         let _ = kill_process(self.init, Signal::KILL);
         let _ = self.outer.wait();
-        // What stays of a cgroup is an empty folder in each hierarchy.
-        let find = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path"];
-        let mut command = Command::new("find");
-        command.args(find).arg(format!("*/{}*", self.cgroup));
-        command
-            .args(["-exec", "rmdir", "{}", ";"])
-            .stderr(Stdio::null());
-        let _ = command.status();
+        // What stays of a cgroup is an empty folder in each hierarchy, a moment after its last process.
+        for _ in 0..50 {
+            let find = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path"];
+            let mut command = Command::new("find");
+            command.args(find).arg(format!("*/{}*", self.cgroup));
+            command.args(["-print", "-exec", "rmdir", "{}", ";"]);
+            let found = command.stderr(Stdio::null()).output();
+            if found.is_ok_and(|found| found.stdout.is_empty()) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  machine eth0 192.168.1.10 ──┐                          ┌─ vpn1 198.51.100.10, 203.0.113.9, resolver 10.64.0.1
-//!    docker 172.30.0.0/24      ├─ br0 192.168.1.1   rtr ──┤     └─ swarm 203.0.113.70 tracker, 203.0.113.71 seeder
-//!  lan     eth0 192.168.1.50 ──┘                          └─ (nothing else)
+//!    docker 172.30.0.0/24      ├─ br0 192.168.1.1   rtr ──┤     └─ swarm 203.0.113.70: tracker, seeder
+//!  lan     eth0 192.168.1.50 ──┘                      
 //! ```
 
 use std::fs;
@@ -28,8 +28,6 @@ pub const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 50);
 /// The tracker, behind the VPN server.
 pub const TRACKER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
-/// The seeder, behind the VPN server.
-pub const SEEDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 71);
 
 /// The gateway's container, as docker-compose names it.
 pub const GATEWAY: &str = "lab_vpngw_1";
@@ -235,7 +233,6 @@ addr add {PRIVATE}/32 dev lo
         &format!(
             "\
 addr add {TRACKER}/28 dev eth0
-addr add {SEEDER}/28 dev eth0
 link set eth0 up
 route add default via 203.0.113.65
 "
