@@ -34,18 +34,16 @@ fn a_torrent_survives_the_death_of_the_server_and_nothing_else_leaves() {
     let progress = client.stops();
     assert!((0.25..1.0).contains(&progress), "{progress}");
     // The client looks for other ways meanwhile: it asks its tracker, its peers, other trackers of its own.
-    let before = sensor.verdict();
-    sleep(Duration::from_secs(5));
+    let tried = sensor.handshakes().len();
+    wait("the gateway keeps trying", PATIENCE, || {
+        (sensor.handshakes().len() > tried).then_some(())
+    });
     let now = client.progress();
     assert!(
         now <= progress,
         "data came without a tunnel: {now} after {progress}"
     );
-    let silent = sensor.verdict();
-    assert!(
-        silent.wireguard > before.wireguard,
-        "the gateway keeps trying: {silent}"
-    );
+    sensor.verdict();
 
     stage.server.up();
     wait("the transfer goes on", PATIENCE, || {
@@ -92,6 +90,7 @@ impl<'a> Client<'a> {
 
     /// Of the one torrent, 0 to 1.
     fn progress(&self) -> f64 {
+        sleep(Duration::from_millis(200));
         let all = self.call("torrents/info", "").unwrap_or_default();
         let all: Value = serde_json::from_str(&all).unwrap_or_default();
         all[0]["progress"].as_f64().unwrap_or(0.0)
