@@ -30,7 +30,7 @@ mount -t tmpfs tmpfs "$0/data"
 mount -t tmpfs tmpfs /run
 dockerd --storage-driver=vfs --data-root="$0/data" --exec-root=/run/docker --pidfile=/run/docker.pid \
     --host="unix://$0/socket" --cgroup-parent="/$1" --bip=172.29.0.1/24 \
-    --default-address-pool=base=172.30.0.0/16,size=24 >"$0/log" 2>&1 &
+    --default-address-pool=base=172.30.0.0/24,size=24 >"$0/log" 2>&1 &
 exec cat
 "#;
 

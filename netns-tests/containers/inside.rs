@@ -51,11 +51,12 @@ fn a_joined_root_container_gets_nothing_out() {
     stage.docker.run(&[plain.as_slice(), &sleeps].concat());
     let sensor = watch(&stage, PLAIN);
     let seen = fire(&stage, PLAIN, &sensor);
-    let missing: Vec<_> = probes()
-        .map(|p| p.name)
-        .filter(|p| !seen.contains(*p))
-        .collect();
-    assert_eq!(missing, NEVER_SEEN, "not seen without a gateway");
+    let missing = probes().map(|probe| probe.name);
+    let missing: Vec<_> = missing.filter(|name| !seen.contains(*name)).collect();
+    assert!(
+        missing.is_empty(),
+        "not seen without a gateway: {missing:?}"
+    );
     drop(sensor);
     stage.docker.run(&["rm", "--force", PLAIN]);
     stage.docker.run(&["network", "rm", PLAIN]);
@@ -69,9 +70,6 @@ fn a_joined_root_container_gets_nothing_out() {
     sensor.verdict();
     stage.docker.run(&["exec", GATEWAY, "vpngw", "healthcheck"]);
 }
-
-/// Probes that a container cannot send even without a gateway.
-const NEVER_SEEN: [&str; 0] = [];
 
 /// The program inside the container: fires each probe and says which token or flow it was.
 #[test]
@@ -137,10 +135,6 @@ type Shot = (String, Canary, Result<Option<Flow>, String>);
 /// A sensor on a container's cable; the bridge also answers for the hosts that the probes look for on the link.
 fn watch(stage: &Stage, container: &str) -> Sensor {
     let (_, bridge) = stage.cable(container);
-    stage.ns.run(
-        "machine",
-        &format!("ip link set {bridge} address 02:00:00:00:00:01"),
-    );
     for host in [LAN, EVIL] {
         stage
             .ns
