@@ -45,3 +45,22 @@ fn a_client_joins_and_only_the_lan_reaches_its_web_page() {
     let tally = sensor.verdict();
     assert!(tally.wireguard > 0 && tally.lan > 0, "{tally}");
 }
+
+#[test]
+fn a_file_written_for_gluetun_works_with_the_image_changed() {
+    let stage = Stage::new();
+    let profile = stage.profile("gluetun");
+    stage.up(&profile, "qbittorrent");
+    let greeting = stage.docker.run(&[
+        "exec",
+        JOINED,
+        "sh",
+        "-c",
+        "exec 3<>/dev/tcp/203.0.113.9/7 && head -n 1 <&3",
+    ]);
+    assert_eq!(greeting.trim(), "inside1 10.64.0.2");
+    wait("the LAN sees the page", Duration::from_secs(30), || {
+        let page = stage.from_lan(&format!("http://{MACHINE}:8080/"));
+        page.status.success().then_some(())
+    });
+}

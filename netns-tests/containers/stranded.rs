@@ -66,6 +66,12 @@ fn a_joined_container_keeps_its_network_and_its_connection() {
     stage.wait_healthy(GATEWAY);
     assert_eq!(network(&stage), before);
     sensor.verdict();
+
+    // What is not kept, as README says: a container that is started again has another namespace.
+    stage.docker.run(&["restart", GATEWAY]);
+    let left = stage.docker.run_in(JOINED, "ip -o link show");
+    let names: Vec<_> = left.lines().map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(names, [Some("lo")]);
 }
 
 /// The container's start, its namespace, and its tunnel device with number and address.

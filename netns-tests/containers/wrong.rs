@@ -49,6 +49,30 @@ fn what_is_missing_is_named_with_what_would_help() {
 }
 
 #[test]
+fn read_only_takes_a_resolver_that_docker_writes() {
+    let stage = Stage::new();
+    let folder = stage.profile("shared");
+    let conf = format!(
+        "--volume={}/wg0.conf:/etc/wireguard/wg0.conf:ro",
+        folder.display()
+    );
+    let start = |name: &str, more: &[&str]| {
+        let mut words = vec!["run", "--detach", "--name", name, &conf];
+        words.extend(["--read-only", "--tmpfs=/run"]);
+        words.extend(USUAL);
+        words.extend(more);
+        words.push("vpngw");
+        stage.docker.run(&words);
+        stage.wait_healthy(name);
+        stage.docker.logs(name)
+    };
+    let logs = start("without", &[]);
+    assert!(logs.contains("`read_only: true`: leave that out"), "{logs}");
+    let logs = start("with", &["--dns=10.64.0.1"]);
+    assert!(!logs.contains("WARN"), "{logs}");
+}
+
+#[test]
 fn a_name_for_the_server_needs_a_resolver_that_is_not_dockers() {
     let stage = Stage::new();
     let folder = stage.profile("shared");

@@ -25,12 +25,11 @@ pub struct ResolvError {
 
 /// What would help.
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "; Docker mounts it so with `read_only: true`: leave that out, or let Docker write the tunnel's resolver \
-             there (`network_mode: bridge` with `dns: [ADDRESS]`)"
-        }
-        _ => "",
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        "; Docker mounts it so with `read_only: true`: leave that out, or let Docker write the tunnel's resolver \
+         there (`network_mode: bridge` with `dns: [ADDRESS]`)"
+    } else {
+        ""
     }
 }
 
