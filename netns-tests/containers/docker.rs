@@ -159,6 +159,14 @@ impl Docker {
         engine
     }
 
+    /// `/proc/PID/status` of the engine of the gateway in this container.
+    pub fn engine_status(&self, container: &str) -> String {
+        let inode = self.namespace(container).metadata().unwrap().ino();
+        let engine = wait("there is an engine", PATIENCE, || engine(inode));
+        let path = format!("/proc/{}/status", engine.as_raw_nonzero());
+        fs::read_to_string(path).unwrap()
+    }
+
     fn script(&self, name: &str, words: &[&str]) {
         let mut command = self.command(&format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")));
         text(name, &command.args(words).output().unwrap());

@@ -14,7 +14,7 @@ fn a_client_joins_and_only_the_lan_reaches_its_web_page() {
     stage.up(&profile, "qbittorrent");
 
     let page = wait("the LAN sees the page", Duration::from_secs(30), || {
-        let page = stage.from_lan(&format!("http://{MACHINE}:8080/"));
+        let page = stage.lan_curl(&format!("http://{MACHINE}:8080/"));
         page.status.success().then(|| text("curl", &page))
     });
     assert!(page.contains("qBittorrent"), "{page}");
@@ -42,6 +42,14 @@ fn a_client_joins_and_only_the_lan_reaches_its_web_page() {
     assert!(answer.contains("203.0.113.9"), "{answer}");
 
     stage.docker.run(&["exec", GATEWAY, "vpngw", "status"]);
+    let engine = stage.docker.engine_status(GATEWAY);
+    for line in [
+        "CapEff:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ] {
+        assert!(engine.contains(line), "{line}: {engine}");
+    }
     let tally = sensor.verdict();
     assert!(tally.wireguard > 0 && tally.lan > 0, "{tally}");
 }
@@ -60,7 +68,7 @@ fn a_file_written_for_gluetun_works_with_the_image_changed() {
     ]);
     assert_eq!(greeting.trim(), "inside1 10.64.0.2");
     wait("the LAN sees the page", Duration::from_secs(30), || {
-        let page = stage.from_lan(&format!("http://{MACHINE}:8080/"));
+        let page = stage.lan_curl(&format!("http://{MACHINE}:8080/"));
         page.status.success().then_some(())
     });
 }

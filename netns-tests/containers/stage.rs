@@ -1,14 +1,14 @@
 //! The stage: a machine with Docker on a LAN, a router, a VPN server, and a swarm behind the server.
 //!
 //! ```text
-//!  machine eth0 192.168.1.10 ──┐                          ┌─ vpn1 198.51.100.10, 203.0.113.9, resolver 10.64.0.1
-//!    docker 172.30.0.0/24      ├─ br0 192.168.1.1   rtr ──┤     └─ swarm 203.0.113.70: tracker, seeder
-//!  lan     eth0 192.168.1.50 ──┘                      
+//!  machine eth0 192.168.1.10 ──┐                           ┌─ vpn1 198.51.100.10, inside it 10.64.0.1, 203.0.113.9
+//!    docker 172.30.0.0/24      ├─ br0 192.168.1.1 ── rtr ──┘     │
+//!  lan     eth0 192.168.1.50 ──┘                                 └─ swarm 203.0.113.70: tracker and seeder
 //! ```
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use smoltcp::wire::EthernetAddress;
@@ -84,7 +84,7 @@ impl Stage {
     }
 
     /// Starts a service of a profile and those it depends on; waits until they are healthy, as docker-compose does.
-    pub fn up(&self, profile: &PathBuf, service: &str) {
+    pub fn up(&self, profile: &Path, service: &str) {
         let done = self.try_up(profile, service);
         let logs = |done: &Output| {
             if done.status.success() {
@@ -97,13 +97,13 @@ impl Stage {
     }
 
     /// As [`Self::up`], whatever comes of it.
-    pub fn try_up(&self, profile: &PathBuf, service: &str) -> Output {
+    pub fn try_up(&self, profile: &Path, service: &str) -> Output {
         self.docker.compose(profile, &["up", "-d", service])
     }
 
     /// Starts the gateway alone, puts a sensor at the far end of its uplink, and waits until it is healthy. From
     /// then on only WireGuard, ARP for Docker's gateway and answers of the WebUI to the LAN client may leave.
-    pub fn gateway(&self, profile: &PathBuf) -> Sensor {
+    pub fn gateway(&self, profile: &Path) -> Sensor {
         self.up(profile, "vpngw");
         let sensor = self.watch(GATEWAY);
         sensor.arm(SystemTime::now());
@@ -159,7 +159,7 @@ impl Stage {
     }
 
     /// What a LAN client gets from a published port.
-    pub fn from_lan(&self, arguments: &str) -> Output {
+    pub fn lan_curl(&self, arguments: &str) -> Output {
         self.ns.output(
             "lan",
             &format!("curl --silent --show-error --max-time 20 {arguments}"),

@@ -111,7 +111,7 @@ impl<'a> Client<'a> {
     fn call(&self, method: &str, arguments: &str) -> Option<String> {
         let jar = &self.jar;
         let url = format!("http://{MACHINE}:8080/api/v2/{method}");
-        let done = self.stage.from_lan(&format!(
+        let done = self.stage.lan_curl(&format!(
             "--cookie {jar} --cookie-jar {jar} {arguments} {url}"
         ));
         done.status.success().then(|| text(method, &done))
