@@ -27,6 +27,8 @@ pub struct Sensor {
     capture: Capture,
     namespaces: Namespaces,
     tries: Arc<AtomicU64>,
+    namespace: String,
+    device: String,
 }
 
 /// What was seen.
@@ -87,9 +89,14 @@ struct State {
 impl Sensor {
     /// Returns once it receives. Nothing is a leak until [`Self::arm`].
     pub fn start(namespaces: &Namespaces, rules: Rules) -> Self {
+        Self::start_at(namespaces, "rtr", DEVICE, rules)
+    }
+
+    /// As [`Self::start`], at another device that faces what is judged.
+    pub fn start_at(namespaces: &Namespaces, namespace: &str, device: &str, rules: Rules) -> Self {
         let state = Arc::new(Mutex::new(State::new(rules)));
         let shared = state.clone();
-        let capture = Capture::start(namespaces, "rtr", DEVICE, move |frame| {
+        let capture = Capture::start(namespaces, namespace, device, move |frame| {
             shared.lock().unwrap().see(frame);
         });
         Self {
@@ -97,6 +104,8 @@ impl Sensor {
             capture,
             namespaces: namespaces.clone(),
             tries: Arc::default(),
+            namespace: namespace.to_owned(),
+            device: device.to_owned(),
         }
     }
 
@@ -144,8 +153,8 @@ impl Sensor {
         frame.extend(mark);
         frame.resize(60, 0);
         let mark_it = || {
-            self.namespaces.enter("rtr", || {
-                let socket = PacketSocket::open(DEVICE, Layer::Frame, 0).unwrap();
+            self.namespaces.enter(&self.namespace, || {
+                let socket = PacketSocket::open(&self.device, Layer::Frame, 0).unwrap();
                 socket.send(&frame).unwrap();
             });
         };

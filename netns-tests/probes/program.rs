@@ -79,11 +79,14 @@ impl Program {
     /// Starts it in this namespace.
     pub fn start_in(ns: &Namespaces, namespace: &str, persona: Persona) -> Self {
         let mut command = Command::new(PROGRAM);
-        command
-            .arg(persona.name())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = ns.start(namespace, &mut command);
+        Self::started(command.arg(persona.name()), |command| {
+            ns.start(namespace, command)
+        })
+    }
+
+    /// Starts it by a command line that leads to it.
+    pub fn started(command: &mut Command, start: impl FnOnce(&mut Command) -> Child) -> Self {
+        let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let orders = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
         Self {

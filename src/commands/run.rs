@@ -128,8 +128,8 @@ fn arm(place: Place) -> Result<nft::Armed, Failure> {
 }
 
 const HOST: &str = "this looks like the machine's own network namespace: closing it would cut the \
-    machine off, so nothing was changed; run it in a container or in a namespace of its own (`ip netns \
-    add`, `ip netns exec`), or say `run --allow-host` if you mean this one";
+    machine off, so nothing was changed; run it in a container (without \
+    `network_mode: host`) or in a namespace of its own (`ip netns add`, `ip netns exec`), or say `run --allow-host` if you mean this one";
 
 fn unarmed(error: nft::ApplyError) -> Failure {
     if error.is_owned()

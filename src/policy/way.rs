@@ -64,8 +64,8 @@ pub fn check(
 
 fn no_resolver(name: &str) -> String {
     format!(
-        "the endpoint is the name `{name}` and no resolver of the uplink is known: set \
-         `[uplink] resolver`, or write the endpoint as an address"
+        "the endpoint is the name `{name}` and no resolver of the uplink is known (Docker's own at 127.0.0.11 is \
+         not asked): set `[uplink] resolver`, or write the endpoint as an address"
     )
 }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use rustix::fs::stat;
 use rustix::process::{Pid, getpid, getppid};
 
+use super::link;
+
 /// Inode of the first network namespace (`NET_NS_INIT_INO`, linux/nsfs.h, Linux 6.18). Older kernels
 /// number it like any other.
 const FIRST: u64 = 0xefff_fff9;
@@ -34,9 +36,10 @@ struct Evidence {
     named: bool,
     /// Whether we live in a user namespace of our own: then we have no power over the machine's.
     rootless: bool,
-    /// Whether we are the first process of a PID namespace: what a container was started for.
+    /// Whether we are the first process of a PID namespace, and no device is a machine's: what a container was
+    /// started for.
     first_process: bool,
-    /// Whether we are in a container and its first process, an init, started us.
+    /// Whether we are in a container and its first process, an init, started us, and no device is a machine's.
     under_init: bool,
 }
 
@@ -44,13 +47,17 @@ struct Evidence {
 pub fn may_be_own_namespace() -> bool {
     let parent = getppid();
     let in_container = || CONTAINER.iter().any(|path| Path::new(path).exists());
+    // A container may have been given the machine's own (`network_mode: host`).
+    let first = getpid() == Pid::INIT;
+    let under_init = parent == Some(Pid::INIT) && in_container();
+    let own = (first || under_init) && !has_devices_of_a_machine();
     may_be_own(&Evidence {
         ours: namespace("self", "net"),
         named: is_named(namespace("self", "net")),
         rootless: namespace("self", "user").is_some_and(|user| user != FIRST_USER),
         ancestors: ancestors(parent),
-        first_process: getpid() == Pid::INIT,
-        under_init: parent == Some(Pid::INIT) && in_container(),
+        first_process: first && own,
+        under_init: under_init && own,
     })
 }
 
@@ -76,6 +83,16 @@ fn may_be_own(evidence: &Evidence) -> bool {
         }
         None => !(*first_process || *under_init),
     }
+}
+
+/// Whether there is a bridge or hardware, which no container engine puts into the namespace of a container.
+/// So it is where that cannot be told.
+fn has_devices_of_a_machine() -> bool {
+    let of_a_machine = |device: &link::Device| match device.kind.as_deref() {
+        None => !device.loopback,
+        Some(kind) => kind == "bridge",
+    };
+    link::devices().map_or(true, |devices| devices.iter().any(of_a_machine))
 }
 
 fn ancestors(mut pid: Option<Pid>) -> Vec<u64> {

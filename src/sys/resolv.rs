@@ -22,10 +22,20 @@ const MOST: u64 = 64 * 1024;
 
 /// The file is not as it should be.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .path.display())]
+#[error("{}: {why}{}", .path.display(), hint(.why))]
 pub struct ResolvError {
     path: PathBuf,
-    source: io::Error,
+    why: io::Error,
+}
+
+/// What would help.
+fn hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        "; Docker mounts it so with `read_only: true`: leave that out, or let Docker write the tunnel's resolver \
+         there (`network_mode: bridge` with `dns: [ADDRESS]`)"
+    } else {
+        ""
+    }
 }
 
 /// Makes `nameservers` the only resolvers, in place, and keeps the former lines as comments. Nothing
@@ -39,7 +49,11 @@ pub fn rewrite(path: &Path, nameservers: &[Ipv4Addr]) -> Result<(), ResolvError>
     if before == after {
         return Ok(());
     }
-    write(path, &after)
+    match write(path, &after) {
+        // Somebody wrote it for us.
+        Err(_) if nameservers_of(&before).eq(nameservers.iter().copied().map(Some)) => Ok(()),
+        other => other,
+    }
 }
 
 /// Whether the file names `nameservers` and nothing else, no search list either.
@@ -66,11 +80,16 @@ pub fn restore(path: &Path) -> Result<(), ResolvError> {
 /// The IPv4 resolvers the namespace had before we rewrote the file: those of the uplink.
 pub fn former_nameservers(text: &str) -> Vec<Ipv4Addr> {
     let lines = former(text).unwrap_or_else(|| text.to_owned());
-    let nameserver = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
-    };
-    lines.lines().filter_map(nameserver).collect()
+    nameservers_of(&lines).flatten().collect()
+}
+
+/// The resolvers that a text names; `None` is one that is no IPv4 address.
+fn nameservers_of(text: &str) -> impl Iterator<Item = Option<Ipv4Addr>> {
+    let words = text.lines().map(str::split_ascii_whitespace);
+    words.filter_map(|mut words| {
+        let named = words.next() == Some("nameserver");
+        named.then(|| words.next().and_then(|word| word.parse().ok()))
+    })
 }
 
 /// The new text. The former lines are those of the first file that was not ours.
@@ -95,9 +114,9 @@ fn read(path: &Path) -> Result<String, ResolvError> {
     match opened.and_then(|file| file.take(MOST).read_to_end(&mut bytes)) {
         Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(source) => Err(ResolvError {
+        Err(why) => Err(ResolvError {
             path: path.to_owned(),
-            source,
+            why,
         }),
     }
 }
@@ -114,9 +133,9 @@ fn write(path: &Path, text: &str) -> Result<(), ResolvError> {
         file.write_all(text.as_bytes())?;
         file.set_len(text.len() as u64)
     };
-    written().map_err(|source| ResolvError {
+    written().map_err(|why| ResolvError {
         path: path.to_owned(),
-        source,
+        why,
     })
 }
 
@@ -182,6 +201,22 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "nameserver 9.9.9.9\n");
         assert!(!is_written(&path));
+    }
+
+    #[test]
+    fn only_the_same_resolvers_and_no_other_are_as_good_as_ours() {
+        let named = |text: &str| nameservers_of(text).eq(tunnel().map(Some));
+        assert!(named(
+            "# by Docker\nnameserver 10.64.0.1\noptions ndots:0\n"
+        ));
+        for other in [
+            "",
+            DOCKER,
+            "nameserver 10.64.0.1\nnameserver 9.9.9.9\n",
+            "nameserver 10.64.0.1\nnameserver fe80::1\n",
+        ] {
+            assert!(!named(other), "{other}");
+        }
     }
 
     #[test]

@@ -138,7 +138,10 @@ impl Namespace {
             }
         };
         let former = fs::read_to_string(&resolv_conf).unwrap_or_default();
-        let former_resolver = resolv::former_nameservers(&former).first().copied();
+        // One inside the namespace, such as Docker's at 127.0.0.11, is none of the uplink.
+        let former_resolver = resolv::former_nameservers(&former)
+            .into_iter()
+            .find(|ip| !ip.is_loopback());
         let facts = Facts {
             armed: true,
             armed_in_microseconds: u64::try_from(armed_in.as_micros()).unwrap_or(u64::MAX),
