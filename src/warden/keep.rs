@@ -57,21 +57,29 @@ impl Namespace {
         if self.names_are_unknown() {
             return;
         }
-        let nameservers = &self.config.tunnel.dns;
+        let nameservers = self.config.tunnel.dns.clone();
         let before = self.facts.resolver.clone();
-        match resolv::is_written(&self.resolv_conf, nameservers) {
-            Ok(true) => self.facts.resolver = ResolverFact::Written(nameservers.clone()),
-            Ok(false) | Err(_) => {
-                if matches!(before, ResolverFact::Written(_)) {
-                    let path = self.resolv_conf.display().to_string();
-                    warn!(
-                        path,
-                        "another program named other resolvers; they are replaced"
-                    );
-                    self.undone("resolver", &format!("{path} named other resolvers"));
-                }
-                self.rewrite_resolver(before);
-            }
+        let is_ours = || {
+            matches!(
+                resolv::is_written(&self.resolv_conf, &nameservers),
+                Ok(true)
+            )
+        };
+        if is_ours() {
+            self.facts.resolver = ResolverFact::Written(nameservers);
+            return;
+        }
+        let path = self.resolv_conf.clone();
+        self.rewrite_resolver(before.clone());
+        // A file that cannot be written and names the same resolvers all the same was not replaced.
+        let replaced = matches!(resolv::is_written(&path, &nameservers), Ok(true));
+        if replaced && matches!(before, ResolverFact::Written(_)) {
+            let path = path.display().to_string();
+            warn!(
+                path,
+                "another program named other resolvers; they are replaced"
+            );
+            self.undone("resolver", &format!("{path} named other resolvers"));
         }
     }
 
