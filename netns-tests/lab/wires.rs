@@ -22,12 +22,12 @@ pub fn wire_up(ns: &Namespaces) {
     }
     // What Docker sets in every container (moby, `daemon/oci_linux.go`): pings and low ports for everybody.
     ns.enter("app", || {
-        for (name, value) in [
-            ("ping_group_range", "0 2147483647"),
-            ("ip_unprivileged_port_start", "0"),
-        ] {
-            fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("/proc/sys is writable");
-        }
+        let set = |name: &str, value: &str| fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
+        // A group that the user namespace does not have is refused.
+        set("ping_group_range", "0 2147483647")
+            .or_else(|_| set("ping_group_range", "0 0"))
+            .and_then(|()| set("ip_unprivileged_port_start", "0"))
+            .expect("/proc/sys is writable");
     });
     ns.enter("rtr", || {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("/proc/sys is writable");

@@ -109,6 +109,7 @@ impl Match {
             Self::Fragment
             | Self::NoWayBack
             | Self::ArpFrame
+            | Self::Length(_)
             | Self::ArpSource(_)
             | Self::ArpDestination(_) => false,
         }

@@ -22,6 +22,7 @@ const NAME_BYTES: usize = 16;
 /// Keys of `meta` (`enum nft_meta_keys`).
 #[derive(Clone, Copy)]
 enum Meta {
+    Length = 0,
     Protocol = 1,
     Mark = 3,
     IifName = 6,
@@ -147,6 +148,7 @@ impl List<'_> {
             Match::EstablishedOrRelated => self.state(ESTABLISHED | RELATED),
             Match::NoWayBack => self.no_way_back(),
             Match::Ipv4Frame => self.frame(ETHER_IP),
+            Match::Length(bytes) => self.meta(Meta::Length, Cmp::Eq, &bytes.to_ne_bytes()),
             Match::ArpFrame => self.frame(ETHER_ARP),
             Match::ArpSource(ip) => self.arp(14, ip.octets()),
             Match::ArpDestination(ip) => self.arp(24, ip.octets()),

@@ -7,6 +7,10 @@ use crate::net::networks::{METADATA, MULTICAST};
 use crate::policy::verdict::{DNS_PORTS, MAPPING_PORTS};
 use crate::policy::{Policy, Reason};
 
+/// Bytes of an ARP packet for IPv4 on Ethernet with its frame (RFC 826): with more behind it, it would carry
+/// whatever its sender likes.
+const ARP: u32 = 14 + 28;
+
 /// The second layer: sees frames by AF_PACKET, which no chain above sees. Without a device there is
 /// nothing to hang a chain on.
 pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
@@ -38,10 +42,12 @@ pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec
             rules.extend(never_to_the_lan(log));
         }
         rules.extend(lan);
+        let device = Match::Out(uplink.device.clone());
         let from_us = Match::ArpSource(uplink.address);
+        let alone = Match::Length(ARP);
         rules.push(accept(
             Reason::Arp,
-            [Match::Out(uplink.device.clone()), from_us, Match::ArpFrame],
+            [device, from_us, Match::ArpFrame, alone],
         ));
     }
     rules.extend(PROTOCOLS.map(|(p, _)| raw(&[Match::Carries(p)])));

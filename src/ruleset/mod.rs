@@ -212,6 +212,8 @@ pub enum Match {
     Ipv4Frame,
     /// `@ll,96,16 0x806`: the frame itself says that it is ARP.
     ArpFrame,
+    /// `meta length 42`: bytes of the whole frame.
+    Length(u32),
     /// `arp saddr ip 172.30.0.2`
     ArpSource(Ipv4Addr),
     /// `arp daddr ip 172.30.0.2`

@@ -129,6 +129,7 @@ impl fmt::Display for Match {
             Self::EstablishedOrRelated => f.write_str("ct state established,related"),
             Self::NoWayBack => f.write_str("fib saddr . iif oif missing"),
             Self::Ipv4Frame => f.write_str("@ll,96,16 0x800"),
+            Self::Length(bytes) => write!(f, "meta length {bytes}"),
             Self::ArpFrame => f.write_str("@ll,96,16 0x806"),
             Self::ArpSource(ip) => write!(f, "arp saddr ip {ip}"),
             Self::ArpDestination(ip) => write!(f, "arp daddr ip {ip}"),
