@@ -83,6 +83,16 @@ pub fn former_nameservers(text: &str) -> Vec<Ipv4Addr> {
     nameservers_of(&lines).flatten().collect()
 }
 
+/// The resolvers that a text names, as they are written there.
+pub fn named(text: &str) -> Vec<String> {
+    let words = text.lines().map(str::split_ascii_whitespace);
+    let named = words.filter_map(|mut words| {
+        let named = words.next() == Some("nameserver");
+        named.then(|| words.next().unwrap_or_default().to_owned())
+    });
+    named.collect()
+}
+
 /// The resolvers that a text names; `None` is one that is no IPv4 address.
 fn nameservers_of(text: &str) -> impl Iterator<Item = Option<Ipv4Addr>> {
     let words = text.lines().map(str::split_ascii_whitespace);
