@@ -171,7 +171,7 @@ fn where_no_gateway_is_it_says_so() {
         "{page}"
     );
     assert!(
-        page.contains("to change: run it where the gateway is"),
+        page.contains("change: run it where the gateway is"),
         "{page}"
     );
     assert_eq!(lab.app("nft list ruleset"), before);

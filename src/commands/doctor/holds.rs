@@ -220,7 +220,8 @@ fn joiners(facts: &Facts, sealed: bool) -> Finding {
         "other containers are not visible from here (another PID namespace), nor what they may do"
             .to_owned()
     };
-    Finding::unknown(CHECK, why).change(format!("{advice}; who has them is shown on the machine, as root: `nsenter --net --target PID vpngw doctor`"))
+    let seen = "`docker run --rm --privileged --pid host --network container:vpngw vpngw doctor` sees them";
+    Finding::unknown(CHECK, why).change(format!("{seen}; or be sure: {advice}"))
 }
 
 fn named(joiner: &Joiner) -> String {

@@ -5,7 +5,7 @@ use super::{Finding, Layout, Outcome, Report, holds, suits};
 use crate::control::api::{State, Topology};
 
 /// How to ask where a gateway is.
-const ELSEWHERE: &str = "run it where the gateway is: `docker exec vpngw vpngw doctor`";
+const ELSEWHERE: &str = "run it where the gateway is: `docker-compose exec vpngw vpngw doctor`";
 
 /// What holds here, and what does not.
 pub(super) fn judge(facts: &Facts) -> Report {

@@ -35,17 +35,17 @@ impl Report {
         let width = self.checks.iter().map(|it| it.check.len()).max();
         let width = width.unwrap_or_default();
         for finding in &self.checks {
-            let word = match finding.outcome {
-                Outcome::Holds => "holds",
-                Outcome::Hint => "hint",
-                Outcome::Unknown => "UNKNOWN",
-                Outcome::DoesNotHold => "DOES NOT HOLD",
+            let (word, advice) = match finding.outcome {
+                Outcome::Holds => ("holds", "better"),
+                Outcome::Hint => ("hint", "better"),
+                Outcome::Unknown => ("UNKNOWN", "to know"),
+                Outcome::DoesNotHold => ("DOES NOT HOLD", "change"),
             };
             let (check, why) = (finding.check, clean(&finding.why));
             page += &format!("{word:<13}  {check:<width$}  {why}\n");
             if let Some(change) = &finding.change {
                 let change = clean(change);
-                page += &format!("{:<13}  {:<width$}  to change: {change}\n", "", "");
+                page += &format!("{:<13}  {:<width$}  {advice}: {change}\n", "", "");
             }
         }
         page + "\n" + &self.summary() + "\n"
@@ -60,15 +60,12 @@ impl Report {
         };
         let (holds, hints) = (count(Outcome::Holds), count(Outcome::Hint));
         let (unknown, not) = (count(Outcome::Unknown), count(Outcome::DoesNotHold));
-        match self.verdict {
-            Outcome::Holds | Outcome::Hint => format!("ALL HOLDS: {holds} checks, {hints} hints."),
-            Outcome::Unknown => {
-                format!("UNKNOWN: {unknown} checks could not be told; {holds} hold, {hints} hints.")
-            }
-            Outcome::DoesNotHold => format!(
-                "NOT ALL HOLDS: {not} checks do not, {unknown} could not be told; {holds} hold, {hints} hints."
-            ),
-        }
+        let words = match self.verdict {
+            Outcome::Holds | Outcome::Hint => "ALL HOLDS",
+            Outcome::Unknown => "NOT ALL IS KNOWN",
+            Outcome::DoesNotHold => "NOT ALL HOLDS",
+        };
+        format!("{words}. Holds: {holds}; does not: {not}; unknown: {unknown}; hints: {hints}.")
     }
 }
 
