@@ -103,7 +103,7 @@ pub(super) struct Joiner {
 }
 
 impl Facts {
-    /// Whether a kernel of this release has the netdev egress hook (Linux 5.16); `None` if it cannot be read.
+    /// Whether the kernel is of this release, major and minor, or a later one; `None` if that cannot be read.
     pub(super) fn is_at_least(&self, wanted: (u32, u32)) -> Option<bool> {
         let mut parts = self.kernel.split(|c: char| !c.is_ascii_digit());
         let major: u32 = parts.next()?.parse().ok()?;

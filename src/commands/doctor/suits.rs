@@ -15,11 +15,13 @@ pub(super) fn all(facts: &Facts, layout: Layout) -> Vec<Finding> {
         all.extend([tun(facts), net_admin(facts, layout), net_raw(facts)]);
         all.extend(sysctls(facts));
     }
-    all.extend(uplinks(facts));
+    if layout != Layout::NoGateway {
+        all.extend(uplinks(facts));
+        all.extend(receive(facts));
+    }
     if layout == Layout::Shared || layout == Layout::Sealed {
         all.extend(published(facts));
     }
-    all.extend(receive(facts));
     all
 }
 

@@ -99,11 +99,14 @@ fn a_gateway_as_it_should_be_holds() {
     }
 }
 
+/// A check, how it comes out, and what spoils it.
+type Case = (&'static str, Outcome, fn(&mut Facts));
+
 /// Every fact that can be wrong makes one check fail, and whatever does not hold says what to change.
 #[test]
 fn what_is_wrong_is_named_with_what_to_change() {
     use Outcome::{DoesNotHold, Hint, Unknown};
-    let cases: [(&str, Outcome, fn(&mut Facts)); 19] = [
+    let cases: [Case; 19] = [
         ("topology", DoesNotHold, |it| it.tunnel = None),
         ("connection", DoesNotHold, |it| {
             it.status = Ok(example::blocked_by_operator())
@@ -166,6 +169,32 @@ fn what_is_wrong_is_named_with_what_to_change() {
             let is_bad = [DoesNotHold, Unknown].contains(&finding.outcome);
             assert!(!is_bad || finding.change.is_some(), "{finding:?}");
         }
+    }
+}
+
+#[test]
+fn what_keeps_frames_from_being_counted_can_be_changed() {
+    for (why, change) in [
+        (
+            "it has a queue (fq_codel)",
+            "`tc qdisc replace dev eth0 root noqueue`",
+        ),
+        (
+            "tx-udp-segmentation is off",
+            "`ethtool -K eth0 tx-udp-segmentation on`",
+        ),
+        (
+            "its features are not known",
+            "the uplink of a container, which is a veth, is counted exactly",
+        ),
+    ] {
+        let mut facts = shared();
+        facts.uplinks[0].inexact = Some(why.to_owned());
+        facts.status = Err(String::new());
+        let report = judge(&facts);
+        let found = report.checks.iter().find(|it| it.check == "accounting");
+        assert_eq!(found.unwrap().outcome, Outcome::DoesNotHold);
+        assert_eq!(found.unwrap().change.as_deref(), Some(change));
     }
 }
 
