@@ -195,6 +195,8 @@ fn it_tells_both_sides_of_the_sealed_topology() {
     ] {
         inside.assert(check, "holds");
     }
+    // Namespaces of the lab have names, as in the host topology.
+    assert!(inside.why("topology").contains("a namespace with a name"));
     let engine = Said::of(&sealed.ctl("app", &["doctor", "--json"]));
     assert_eq!(engine.report["topology"], "sealed_engine");
     engine.assert("topology", "holds");

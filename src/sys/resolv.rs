@@ -184,6 +184,12 @@ mod tests {
     }
 
     #[test]
+    fn resolvers_are_named_as_they_are_written() {
+        assert_eq!(named(DOCKER), ["127.0.0.11", "fe80::1%eth0", "192.168.1.1"]);
+        assert_eq!(named("#nameserver 9.9.9.9\nnameserver\n"), [""]);
+    }
+
+    #[test]
     fn the_inode_stays() {
         let (_folder, path) = file(DOCKER);
         let before = fs::metadata(&path).unwrap().ino();

@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn who_asks_is_no_joiner() {
         let starters = starters();
-        assert!(starters.contains(&std::process::id()) && starters.len() > 1);
+        assert!(starters.contains(&std::process::id()));
         assert!(
             look(None)
                 .capable
