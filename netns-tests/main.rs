@@ -22,6 +22,7 @@ mod death;
 mod detect;
 mod devices;
 mod dns;
+mod doctor;
 mod ecn;
 mod endpoint;
 mod exec;

@@ -115,6 +115,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say which guarantees hold here, which do not and why, and what to change; exit 1 if not all
+    ///
+    /// Looks and changes nothing. Works in a container joined to the gateway, too.
+    Doctor {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what the kill switch stopped
     Blocked(Blocked),
     /// Record what crosses the uplink and what is stopped, as a file for Wireshark
@@ -425,6 +433,8 @@ mod tests {
             "warden",
             "warden --socket-of-warden /a --allow-host",
             "healthcheck",
+            "doctor",
+            "doctor --json",
             "blocked",
             "blocked --json",
             "blocked --follow",

@@ -7,7 +7,7 @@ use clap::Parser;
 use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
-    blocked, capture, check, cleanup, connect, demo, disconnect, engine, exec, explain,
+    blocked, capture, check, cleanup, connect, demo, disconnect, doctor, engine, exec, explain,
     healthcheck, leaks, leaktest, load, plan, preview, run, status, warden,
 };
 
@@ -48,6 +48,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Leaks { json } => leaks::run(shared.socket(), json),
         Command::Leaktest { json } => leaktest::run(json),
+        Command::Doctor { json } => doctor::run(shared.socket(), json),
         Command::Blocked(flags) => blocked::run(shared.socket(), flags.output()),
         Command::Capture(flags) => capture::run(&flags.wanted()),
         Command::Healthcheck(flags) => healthcheck::run(shared.socket(), flags.warden()),

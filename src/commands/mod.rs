@@ -10,6 +10,7 @@ mod confine;
 pub mod connect;
 pub mod demo;
 pub mod disconnect;
+pub mod doctor;
 pub mod engine;
 pub mod exec;
 pub mod exit;

@@ -106,6 +106,11 @@ fn ancestors(mut pid: Option<Pid>) -> Vec<u64> {
     found
 }
 
+/// Whether this network namespace has a name (ip-netns(8)).
+pub fn has_name() -> bool {
+    is_named(namespace("self", "net"))
+}
+
 fn is_named(ours: Option<u64>) -> bool {
     let names = fs::read_dir(NAMES).into_iter().flatten().flatten();
     let inode = |entry: fs::DirEntry| stat(entry.path()).ok().map(|stat| stat.st_ino);

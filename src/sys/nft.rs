@@ -13,7 +13,7 @@ use crate::sys::netlink::Netlink;
 mod readback;
 
 use readback::check;
-pub use readback::{CheckError, Counter, Totals, counters, owner};
+pub use readback::{CheckError, Counter, Totals, counters, is_there, owner};
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: isize = 0;

@@ -83,6 +83,16 @@ pub fn former_nameservers(text: &str) -> Vec<Ipv4Addr> {
     nameservers_of(&lines).flatten().collect()
 }
 
+/// The resolvers that a text names, as they are written there.
+pub fn named(text: &str) -> Vec<String> {
+    let words = text.lines().map(str::split_ascii_whitespace);
+    let named = words.filter_map(|mut words| {
+        let named = words.next() == Some("nameserver");
+        named.then(|| words.next().unwrap_or_default().to_owned())
+    });
+    named.collect()
+}
+
 /// The resolvers that a text names; `None` is one that is no IPv4 address.
 fn nameservers_of(text: &str) -> impl Iterator<Item = Option<Ipv4Addr>> {
     let words = text.lines().map(str::split_ascii_whitespace);
@@ -171,6 +181,12 @@ mod tests {
         let active: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(active, ["nameserver 10.64.0.1"]);
         assert!(is_written(&path));
+    }
+
+    #[test]
+    fn resolvers_are_named_as_they_are_written() {
+        assert_eq!(named(DOCKER), ["127.0.0.11", "fe80::1%eth0", "192.168.1.1"]);
+        assert_eq!(named("#nameserver 9.9.9.9\nnameserver\n"), [""]);
     }
 
     #[test]

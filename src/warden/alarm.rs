@@ -210,7 +210,7 @@ impl Namespace {
 }
 
 /// Why a device counts other frames than the rules do.
-fn inexact(device: &Traffic) -> Option<String> {
+pub fn inexact(device: &Traffic) -> Option<String> {
     // A queue holds frames back and drops some, and nobody tells how many.
     if device.queue != "noqueue" {
         return Some(format!("it has a queue ({})", device.queue));

@@ -36,7 +36,23 @@ pub(super) fn render(status: &Status, style: Style) -> String {
     if status.kill_switch.armed {
         ipv6(&mut page, status.ipv6);
     }
+    if is_amiss(status) {
+        page.gap();
+        let next = "`vpngw doctor` says what does not hold, why, and what to change";
+        page.block("  ", 2, next, Tone::Faint);
+    }
     page.text
+}
+
+/// Whether there is something that a person could change, other than the connection.
+fn is_amiss(status: &Status) -> bool {
+    let rules = &status.kill_switch;
+    let watch = status.topology == Topology::Shared && !status.leaks.watched;
+    rules.armed
+        && (!rules.raw_frames
+            || watch
+            || status.leaks.not_accounted.is_some()
+            || status.dns.problem.is_some())
 }
 
 /// What is shown in the place of a page when nothing answers.

@@ -111,6 +111,17 @@ pub fn counters() -> io::Result<Vec<Counter>> {
     Ok(found)
 }
 
+/// Whether this namespace has a table of ours that holds back IP packets.
+///
+/// # Errors
+///
+/// What the kernel says; it shows tables to those with CAP_NET_ADMIN only.
+pub fn is_there() -> io::Result<bool> {
+    let mut netlink = Netlink::open(NETFILTER)?;
+    let tables = dump(&mut netlink, GETTABLE, Family::Inet, TABLE_NAME)?;
+    Ok(!tables.is_empty())
+}
+
 /// The process that our tables belong to, if they belong to one. The kernel knows its socket, whose number is that
 /// of the process unless it has others (netlink_autobind, net/netlink/af_netlink.c).
 ///
