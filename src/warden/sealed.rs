@@ -62,7 +62,10 @@ impl Namespace {
         }
         if let Some(sealed) = &mut self.sealed {
             sealed.offer = Some(offer);
+            // What the engine before found out was about its way.
+            sealed.path = None;
         }
+        self.keep_mtu();
         Ok(())
     }
 
