@@ -20,16 +20,19 @@ fn docker_compose_takes_every_profile() {
         text(&file.display().to_string(), &command.output().unwrap());
         found += 1;
     }
-    assert!(found >= 3, "{found} profiles");
+    assert!(found >= 4, "{found} profiles");
 }
 
 #[test]
-fn the_readme_shows_the_profile_that_is_tested() {
+fn the_readme_shows_the_profiles_that_are_tested() {
     let read = |name: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         fs::read_to_string(path).unwrap()
     };
-    let profile = read("profiles/shared/compose.yaml");
-    assert!(read("README.md").contains(&format!("```yaml\n{profile}```\n")));
-    assert!(profile.lines().count() <= 20);
+    let readme = read("README.md");
+    for name in ["shared", "sealed"] {
+        let profile = read(&format!("profiles/{name}/compose.yaml"));
+        assert!(readme.contains(&format!("```yaml\n{profile}```\n")));
+        assert!(profile.lines().count() <= 20, "{name}");
+    }
 }
