@@ -239,6 +239,23 @@ fn what_is_wrong_in_the_file_is_named_and_the_namespace_stays_shut() {
         "give the warden's service `network_mode: none`, and publish ports on the engine's service",
     );
     assert_eq!(code, "2");
+
+    // Docker says nothing of ports beside `network_mode: none`, and publishes none.
+    let moved = usual.replacen("ports: [\"8080:8080\"],", "", 1).replacen(
+        "network_mode: none,",
+        "network_mode: none, ports: [\"8080:8080\"],",
+        1,
+    );
+    fs::write(profile.join("compose.yaml"), moved).unwrap();
+    stage.up(&profile, "qbittorrent");
+    let logs = stage.docker.logs(GATEWAY);
+    let line = "publish them on this service, the engine's";
+    assert!(
+        logs.contains(line) && logs.contains("ports=[8080]"),
+        "{logs}"
+    );
+    let page = stage.lan_curl(&format!("http://{MACHINE}:8080/"));
+    assert!(!page.status.success(), "the control: no port is published");
 }
 
 /// The page of the joined program, as the LAN sees it.
