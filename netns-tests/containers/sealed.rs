@@ -2,23 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::docker::{PATIENCE, text};
+use crate::docker::{APP, PATIENCE, text};
 use crate::inside;
-use crate::lab::{HOST, wait};
+use crate::lab::classify::LanFlow;
+use crate::lab::services::{Service, Services};
+use crate::lab::{HOST, at, wait};
 use crate::stage::{CLIENT, GATEWAY, JOINED, MACHINE, Stage, WARDEN};
 use crate::stranded::{echo, expect};
 use crate::torrent::{self, Client};
 
 /// How often the engine is killed.
 const TIMES: usize = 20;
-
-/// What a program of a container asks to see whether it reaches the Internet, and by which way.
-const ASK: &str = "exec 3<>/dev/tcp/203.0.113.9/7 && head -n 1 <&3";
 
 #[test]
 fn a_client_joins_the_warden_and_the_lan_reaches_it_by_the_engine() {
@@ -29,8 +28,9 @@ fn a_client_joins_the_warden_and_the_lan_reaches_it_by_the_engine() {
 
     let page = lan_page(&stage);
     assert!(page.contains("qBittorrent"), "{page}");
-    let greeting = stage.docker.run(&["exec", JOINED, "sh", "-c", ASK]);
-    assert_eq!(greeting.trim(), "inside1 10.64.0.2");
+    let ask = greeting(HOST, 7);
+    let said = stage.docker.run(&["exec", JOINED, "sh", "-c", &ask]);
+    assert_eq!(said.trim(), "inside1 10.64.0.2");
     let refused = stage
         .ns
         .output("vpn1", "curl --silent --max-time 3 http://10.64.0.2:8080/");
@@ -71,6 +71,34 @@ fn a_client_joins_the_warden_and_the_lan_reaches_it_by_the_engine() {
     }
     let tally = sensor.verdict();
     assert!(tally.wireguard > 0 && tally.lan > 0, "{tally}");
+}
+
+#[test]
+fn a_joined_container_reaches_one_host_and_one_port_on_the_lan() {
+    let stage = Stage::new();
+    let any = Ipv4Addr::UNSPECIFIED;
+    let ports = [445, 446].map(|port| Service::Tcp(at(any, port)));
+    let _lan = Services::start(&stage.ns, "lan", "lan", ports.to_vec());
+    let profile = stage.sealed_profile();
+    let path = profile.join("compose.yaml");
+    let usual = fs::read_to_string(&path).unwrap();
+    let inbound = "VPNGW_LAN_INBOUND: \"192.168.0.0/16=tcp/8080\"";
+    let both = format!("{inbound}, VPNGW_LAN_OUTBOUND: \"{CLIENT}=tcp/445\"");
+    assert!(usual.contains(inbound));
+    fs::write(&path, usual.replacen(inbound, &both, 1)).unwrap();
+    let sensor = stage.sealed(&profile);
+    sensor.permit(|rules| {
+        rules.lan = vec![LanFlow {
+            protocol: 6,
+            local: None,
+            remote: CLIENT,
+            remote_port: Some(445),
+        }];
+    });
+    let reach = |port: u16| ask(&stage, CLIENT, port);
+    assert_eq!(reach(445), Some(format!("lan {MACHINE}")));
+    assert_eq!(reach(446), None);
+    assert!(sensor.verdict().lan > 0);
 }
 
 #[test]
@@ -268,12 +296,23 @@ fn lan_page(stage: &Stage) -> String {
 
 /// What another joined container gets from the Internet.
 fn joined(stage: &Stage) -> Option<String> {
+    ask(stage, HOST, 7)
+}
+
+/// The greeting that another joined container gets from a service.
+fn ask(stage: &Stage, host: Ipv4Addr, port: u16) -> Option<String> {
     let network = format!("--network=container:{WARDEN}");
+    let line = greeting(host, port);
     let words = ["run", "--rm", &network, "--entrypoint", "timeout"];
-    let rest = [crate::docker::APP, "5", "sh", "-c", ASK];
+    let rest = [APP, "5", "sh", "-c", &line];
     let said = stage.docker.try_run(&[words.as_slice(), &rest].concat());
     let line = String::from_utf8_lossy(&said.stdout).trim().to_owned();
     said.status.success().then_some(line)
+}
+
+/// A line of shell that prints the greeting of a service.
+fn greeting(host: Ipv4Addr, port: u16) -> String {
+    format!("exec 3<>/dev/tcp/{host}/{port} && head -n 1 <&3")
 }
 
 fn down(stage: &Stage, profile: &Path) {
