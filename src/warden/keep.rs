@@ -57,22 +57,27 @@ impl Namespace {
         if self.names_are_unknown() {
             return;
         }
-        let nameservers = &self.config.tunnel.dns;
         let before = self.facts.resolver.clone();
-        match resolv::is_written(&self.resolv_conf, nameservers) {
-            Ok(true) => self.facts.resolver = ResolverFact::Written(nameservers.clone()),
-            Ok(false) | Err(_) => {
-                if matches!(before, ResolverFact::Written(_)) {
-                    let path = self.resolv_conf.display().to_string();
-                    warn!(
-                        path,
-                        "another program named other resolvers; they are replaced"
-                    );
-                    self.undone("resolver", &format!("{path} named other resolvers"));
-                }
-                self.rewrite_resolver(before);
-            }
+        if self.is_resolver_written() {
+            self.facts.resolver = ResolverFact::Written(self.config.tunnel.dns.clone());
+            return;
         }
+        let was_written = matches!(before, ResolverFact::Written(_));
+        self.rewrite_resolver(before);
+        // A file that cannot be written but names the same, as Docker's may, stays as it is.
+        if was_written && self.is_resolver_written() {
+            let path = self.resolv_conf.display().to_string();
+            warn!(
+                path,
+                "another program named other resolvers; they are replaced"
+            );
+            self.undone("resolver", &format!("{path} named other resolvers"));
+        }
+    }
+
+    fn is_resolver_written(&self) -> bool {
+        let nameservers = &self.config.tunnel.dns;
+        matches!(resolv::is_written(&self.resolv_conf, nameservers), Ok(true))
     }
 
     pub(super) fn write_resolver(&mut self) {
