@@ -34,35 +34,46 @@ const FAMILIES: [Family; 6] = [
 fn a_joined_root_container_gets_nothing_out() {
     let stage = Stage::new();
     let profile = stage.profile("shared");
-
-    stage.docker.run(&["network", "create", PLAIN]);
-    let plain = ["run", "--detach", "--name", PLAIN, "--network", PLAIN];
-    let sleeps = ["--entrypoint", "sleep", APP, "1000"];
-    stage.docker.run(&[plain.as_slice(), &sleeps].concat());
-    let sensor = watch(&stage, PLAIN);
-    let seen = fire(&stage, PLAIN, &sensor);
-    // One that is not seen here proves nothing by not being seen behind the gateway.
-    assert!(seen.len() >= 70, "seen without a gateway: {seen:?}");
-    drop(sensor);
-    stage.docker.run(&["rm", "--force", PLAIN]);
-    stage.docker.run(&["network", "rm", PLAIN]);
+    control(&stage);
 
     stage.up(&profile, "vpngw");
     let sensor = watch(&stage, GATEWAY);
     sensor.arm(SystemTime::now());
     stage.wait_healthy(GATEWAY);
-    let seen = fire(&stage, GATEWAY, &sensor);
+    let seen = fire(&stage, GATEWAY, &sensor, &[]);
     assert_eq!(seen, BTreeSet::new(), "left by the uplink");
     sensor.verdict();
     stage.docker.run(&["exec", GATEWAY, "vpngw", "healthcheck"]);
 }
 
-/// Runs the probes in a container that joined this one; the names of those that the sensor saw.
-fn fire(stage: &Stage, container: &str, sensor: &Sensor) -> BTreeSet<&'static str> {
+/// The probes where no gateway is.
+pub fn control(stage: &Stage) {
+    stage.docker.run(&["network", "create", PLAIN]);
+    let plain = ["run", "--detach", "--name", PLAIN, "--network", PLAIN];
+    let sleeps = ["--entrypoint", "sleep", APP, "1000"];
+    stage.docker.run(&[plain.as_slice(), &sleeps].concat());
+    let sensor = watch(stage, PLAIN);
+    let seen = fire(stage, PLAIN, &sensor, &[]);
+    // One that is not seen here proves nothing by not being seen behind the gateway.
+    assert!(seen.len() >= 70, "seen without a gateway: {seen:?}");
+    drop(sensor);
+    stage.docker.run(&["rm", "--force", PLAIN]);
+    stage.docker.run(&["network", "rm", PLAIN]);
+}
+
+/// Runs the probes in a container that joined this one, with these options of `docker run` besides; the names of
+/// those that the sensor saw.
+pub fn fire(
+    stage: &Stage,
+    container: &str,
+    sensor: &Sensor,
+    options: &[&str],
+) -> BTreeSet<&'static str> {
     let mount = format!("--volume={PROGRAM}:/probe:ro");
     let network = format!("--network=container:{container}");
     let mut command = stage.docker.command("docker");
     command.args(["run", "--rm", "--interactive", &network, &mount]);
+    command.args(options);
     command.args(["--entrypoint=/probe", APP, Persona::Lab.name()]);
     let mut program = Program::started(&mut command, |command| command.spawn().unwrap());
     let mut shots = Vec::new();
@@ -91,7 +102,7 @@ fn fire(stage: &Stage, container: &str, sensor: &Sensor) -> BTreeSet<&'static st
 }
 
 /// A sensor on a container's cable; the bridge also answers for the hosts that the probes look for on the link.
-fn watch(stage: &Stage, container: &str) -> Sensor {
+pub fn watch(stage: &Stage, container: &str) -> Sensor {
     let (_, bridge) = stage.cable(container);
     for host in [LAN, EVIL] {
         stage

@@ -23,6 +23,7 @@ mod swarm;
 
 mod inside;
 mod profiles;
+mod sealed;
 mod shared;
 mod stranded;
 mod torrent;

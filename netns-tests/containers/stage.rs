@@ -6,8 +6,9 @@
 //!  lan     eth0 192.168.1.50 ──┘                                 └─ swarm 203.0.113.70: tracker and seeder
 //! ```
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -18,6 +19,7 @@ use crate::docker::{Docker, PATIENCE, text};
 use crate::lab::classify::{LanFlow, Rules};
 use crate::lab::conf::{Conf, Keys};
 use crate::lab::ns::Namespaces;
+use crate::lab::sealed::NOBODY;
 use crate::lab::sensor::Sensor;
 use crate::lab::server::Server;
 use crate::lab::{APP, HOST, INNER, ONES, PRIVATE, ROUTER, wait};
@@ -29,8 +31,10 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 50);
 /// The tracker, behind the VPN server.
 pub const TRACKER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
 
-/// The gateway's container, as docker-compose names it.
+/// The container with the uplink, as docker-compose names it: the gateway's, or the sealed engine's.
 pub const GATEWAY: &str = "lab_vpngw_1";
+/// The container of the sealed warden.
+pub const WARDEN: &str = "lab_vpn_1";
 /// The joined program's container.
 pub const JOINED: &str = "lab_qbittorrent_1";
 
@@ -83,6 +87,15 @@ impl Stage {
         folder
     }
 
+    /// The folder of the sealed profile, whose engine is a user that nobody else is, and reads its file.
+    pub fn sealed_profile(&self) -> PathBuf {
+        let folder = self.profile("sealed");
+        let file = folder.join("wg0.conf");
+        chown(&file, Some(NOBODY), Some(NOBODY)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o400)).unwrap();
+        folder
+    }
+
     /// Starts a service of a profile and those it depends on; waits until they are healthy, as docker-compose does.
     pub fn up(&self, profile: &Path, service: &str) {
         let done = self.try_up(profile, service);
@@ -111,6 +124,19 @@ impl Stage {
         sensor
     }
 
+    /// As [`Self::gateway`], both halves of the sealed topology; the sensor is at the bridge, which stays when the
+    /// engine's container does not.
+    pub fn sealed(&self, profile: &Path) -> Sensor {
+        self.up(profile, "vpn");
+        self.up(profile, "vpngw");
+        let (_, bridge) = self.cable(GATEWAY);
+        let sensor = self.watch_at(&bridge, &bridge);
+        sensor.arm(SystemTime::now());
+        self.wait_healthy(GATEWAY);
+        self.wait_healthy(WARDEN);
+        sensor
+    }
+
     /// Waits until Docker says that a container is healthy.
     pub fn wait_healthy(&self, container: &str) {
         wait("the container is healthy", PATIENCE, || {
@@ -122,6 +148,10 @@ impl Stage {
     /// A sensor at the far end of a container's `eth0`.
     pub fn watch(&self, container: &str) -> Sensor {
         let (device, bridge) = self.cable(container);
+        self.watch_at(&device, &bridge)
+    }
+
+    fn watch_at(&self, device: &str, bridge: &str) -> Sensor {
         let link = self.ns.run("machine", &format!("ip -o link show {bridge}"));
         let mac = link.split("link/ether ").nth(1).unwrap();
         let bytes: Vec<u8> = mac[..17].split(':').map(hex).collect();
@@ -139,7 +169,7 @@ impl Stage {
             resolver: None,
             resolver_again: false,
         };
-        Sensor::start_at(&self.ns, "machine", &device, rules)
+        Sensor::start_at(&self.ns, "machine", device, rules)
     }
 
     /// The far end of a container's `eth0`, and the bridge that it is in.
@@ -170,7 +200,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for container in [GATEWAY, JOINED] {
+            for container in [WARDEN, GATEWAY, JOINED] {
                 println!("---- {container} ----\n{}", self.docker.logs(container));
             }
         }

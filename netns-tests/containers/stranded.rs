@@ -86,12 +86,12 @@ fn network(stage: &Stage) -> (String, u64, String) {
     )
 }
 
-fn echo(connection: &mut TcpStream) {
+pub fn echo(connection: &mut TcpStream) {
     connection.write_all(b"still there?\n").unwrap();
     expect(connection, "still there?\n");
 }
 
-fn expect(connection: &mut TcpStream, words: &str) {
+pub fn expect(connection: &mut TcpStream, words: &str) {
     let mut bytes = vec![0; words.len()];
     connection.read_exact(&mut bytes).unwrap();
     assert_eq!(String::from_utf8_lossy(&bytes), words);

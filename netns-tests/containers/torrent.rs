@@ -1,11 +1,13 @@
 //! A torrent through the tunnel, whose VPN server dies on the way.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::docker::text;
+use crate::lab::sensor::Sensor;
 use crate::lab::wait;
 use crate::stage::{JOINED, MACHINE, Stage};
 use crate::swarm::{FILE, Swarm, first_word};
@@ -16,15 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(180);
 #[test]
 fn a_torrent_survives_the_death_of_the_server_and_nothing_else_leaves() {
     let stage = Stage::new();
-    let swarm = Swarm::start(&stage);
     let profile = stage.profile("shared");
-    let sensor = stage.gateway(&profile);
-    stage.up(&profile, "qbittorrent");
+    survives(&stage, &profile, Stage::gateway);
+}
+
+/// A torrent in any topology.
+pub fn survives(stage: &Stage, profile: &Path, start: fn(&Stage, &Path) -> Sensor) {
+    let swarm = Swarm::start(stage);
+    let sensor = start(stage, profile);
+    stage.up(profile, "qbittorrent");
     let started = stage
         .docker
         .inspect(JOINED, "{{.State.StartedAt}} {{.RestartCount}}");
 
-    let client = Client::log_in(&stage);
+    let client = Client::log_in(stage);
     client.add(&swarm);
     wait("a quarter has come", PATIENCE, || {
         (client.progress() > 0.25).then_some(())
@@ -64,13 +71,14 @@ fn a_torrent_survives_the_death_of_the_server_and_nothing_else_leaves() {
 }
 
 /// The client's web interface, from the LAN.
-struct Client<'a> {
+pub struct Client<'a> {
     stage: &'a Stage,
     jar: String,
 }
 
 impl<'a> Client<'a> {
-    fn log_in(stage: &'a Stage) -> Self {
+    /// Waits until the client answers; in the place of a user.
+    pub fn log_in(stage: &'a Stage) -> Self {
         let jar = stage.folder.path().join("cookies").display().to_string();
         let client = Self { stage, jar };
         wait("the client lets us in", PATIENCE, || {
@@ -108,7 +116,8 @@ impl<'a> Client<'a> {
         })
     }
 
-    fn call(&self, method: &str, arguments: &str) -> Option<String> {
+    /// A method of its API; `None` when it does not answer or refuses.
+    pub fn call(&self, method: &str, arguments: &str) -> Option<String> {
         let jar = &self.jar;
         let url = format!("http://{MACHINE}:8080/api/v2/{method}");
         let done = self.stage.lan_curl(&format!(

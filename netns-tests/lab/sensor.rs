@@ -159,14 +159,22 @@ impl Sensor {
             });
         };
         // A link that came up just now swallows frames until the kernel has noticed (net/core/link_watch.c).
-        let (start, mut marks) = (Instant::now(), 0);
+        let (start, mut marks, mut dead) = (Instant::now(), 0, 0);
         wait("the sensor keeps up", Duration::from_secs(20), || {
             if start.elapsed() >= Duration::from_millis(500) * marks {
                 mark_it();
                 marks += 1;
+                dead = if self.has_carrier() { 0 } else { dead + 1 };
             }
-            self.lock().marks.contains(&mark).then_some(())
+            // A gateway that set its uplink down ends the link for the sensor, too: nothing comes any more.
+            (dead > 4 || self.lock().marks.contains(&mark)).then_some(())
         });
+    }
+
+    fn has_carrier(&self) -> bool {
+        let line = format!("ip -o link show dev {}", self.device);
+        let shown = self.namespaces.output(&self.namespace, &line);
+        String::from_utf8_lossy(&shown.stdout).contains("LOWER_UP")
     }
 
     /// Whether the token was seen in clear text.

@@ -12,7 +12,7 @@ use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Lan;
 use crate::link::{Listeners, Visitor};
@@ -39,6 +39,8 @@ pub(super) struct Portal {
     listeners: Listeners,
     /// Why one is missing.
     wanting: Option<String>,
+    /// Those that the log has named.
+    named: Vec<u16>,
     /// LAN clients whose connection inside was asked for.
     waiting: BTreeMap<u64, TcpStream>,
     asked: u64,
@@ -56,11 +58,21 @@ pub(super) struct Wanted {
 impl Portal {
     /// Listens on the published ports and no other. What is missing is tried again with the next call.
     pub(super) fn follow(&mut self, lan: &Lan) {
-        let any = |port| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-        let mut ports: Vec<_> = lan.inbound.iter().map(|rule| any(rule.to.number)).collect();
-        ports.sort();
+        let mut ports: Vec<_> = lan.inbound.iter().map(|rule| rule.to.number).collect();
+        ports.sort_unstable();
         ports.dedup();
-        let wanting = self.listeners.follow(&ports).err();
+        if self.named != ports {
+            if !ports.is_empty() {
+                info!(
+                    ?ports,
+                    "LAN clients come in by these ports; in a container, publish them on this service, the engine's"
+                );
+            }
+            self.named.clone_from(&ports);
+        }
+        let any = |port| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+        let all: Vec<_> = ports.into_iter().map(any).collect();
+        let wanting = self.listeners.follow(&all).err();
         if let Some(why) = wanting.as_ref().filter(|_| self.wanting != wanting) {
             warn!(why, "a LAN exception is not open");
         }

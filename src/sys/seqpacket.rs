@@ -6,13 +6,15 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
     socket_with,
 };
+use rustix::process::geteuid;
 
 use super::socket::{SocketError, claim};
 
@@ -122,16 +124,20 @@ fn new() -> io::Result<OwnedFd> {
     )?)
 }
 
+/// Whether a file system, or a part of one, is mounted here. Its device number does not tell: a volume may be of
+/// the same file system as the container's root.
 fn is_our_volume(folder: &Path) -> bool {
-    let (Ok(inside), Some(Ok(outside))) = (fs::metadata(folder), folder.parent().map(fs::metadata))
-    else {
-        return false;
-    };
-    inside.dev() != outside.dev() && inside.uid() == rustix::process::geteuid().as_raw()
+    let found = statx(CWD, folder, AtFlags::empty(), StatxFlags::UID);
+    let ours = geteuid().as_raw();
+    found.is_ok_and(|it| {
+        it.stx_uid == ours && it.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::sys::fdpass;
 
@@ -148,7 +154,7 @@ mod tests {
         );
         let theirs = dial(&path).unwrap();
         let ours = accept(&listener).unwrap();
-        let me = rustix::process::geteuid().as_raw();
+        let me = geteuid().as_raw();
         assert_eq!((user(&ours).unwrap(), user(&theirs).unwrap()), (me, me));
         assert_eq!(unread(&ours), 0);
         fdpass::send(&ours, b"hello", &[]).unwrap();

@@ -57,30 +57,27 @@ impl Namespace {
         if self.names_are_unknown() {
             return;
         }
-        let nameservers = self.config.tunnel.dns.clone();
         let before = self.facts.resolver.clone();
-        let is_ours = || {
-            matches!(
-                resolv::is_written(&self.resolv_conf, &nameservers),
-                Ok(true)
-            )
-        };
-        if is_ours() {
-            self.facts.resolver = ResolverFact::Written(nameservers);
+        if self.is_resolver_written() {
+            self.facts.resolver = ResolverFact::Written(self.config.tunnel.dns.clone());
             return;
         }
-        let path = self.resolv_conf.clone();
-        self.rewrite_resolver(before.clone());
-        // A file that cannot be written and names the same resolvers all the same was not replaced.
-        let replaced = matches!(resolv::is_written(&path, &nameservers), Ok(true));
-        if replaced && matches!(before, ResolverFact::Written(_)) {
-            let path = path.display().to_string();
+        let was_written = matches!(before, ResolverFact::Written(_));
+        self.rewrite_resolver(before);
+        // A file that cannot be written but names the same, as Docker's may, stays as it is.
+        if was_written && self.is_resolver_written() {
+            let path = self.resolv_conf.display().to_string();
             warn!(
                 path,
                 "another program named other resolvers; they are replaced"
             );
             self.undone("resolver", &format!("{path} named other resolvers"));
         }
+    }
+
+    fn is_resolver_written(&self) -> bool {
+        let nameservers = &self.config.tunnel.dns;
+        matches!(resolv::is_written(&self.resolv_conf, nameservers), Ok(true))
     }
 
     pub(super) fn write_resolver(&mut self) {
