@@ -140,7 +140,7 @@ pub(super) fn read(
 /// Without a list of servers and without OpenVPN there is no tunnel to a named provider.
 fn supported(environment: &Environment, notes: &mut Notes) {
     for (name, value) in set(environment, &PROVIDER) {
-        if !value.trim().eq_ignore_ascii_case("custom") {
+        if !value.eq_ignore_ascii_case("custom") {
             let wrong = format!(
                 "`{}` is not supported: vpngw has no list of a provider's servers",
                 quiet(value)
@@ -152,7 +152,7 @@ fn supported(environment: &Environment, notes: &mut Notes) {
         }
     }
     for (name, value) in set(environment, &TYPE) {
-        if !value.trim().eq_ignore_ascii_case("wireguard") {
+        if !value.eq_ignore_ascii_case("wireguard") {
             let wrong = format!(
                 "`{}` is not supported: vpngw speaks WireGuard only",
                 quiet(value)
@@ -163,16 +163,22 @@ fn supported(environment: &Environment, notes: &mut Notes) {
     }
 }
 
-/// The variables that are set, in the order of their names. gluetun takes an empty one as not set.
+/// The variables that are set, in the order of their names. As in gluetun an empty one is not set, and
+/// quotes around a value are no part of it: `- WIREGUARD_ADDRESSES="10.64.0.2/32"` in a list keeps them.
 fn set<'a>(
     environment: &'a Environment,
     names: &'a [&'static str],
 ) -> impl Iterator<Item = (&'static str, &'a str)> {
-    let value = |name: &str| environment.get(name).map(String::as_str);
+    let value = |name: &str| environment.get(name).map(|value| unquoted(value.trim()));
     let each = names
         .iter()
         .filter_map(move |name| Some((*name, value(name)?)));
-    each.filter(|(_, value)| !value.trim().is_empty())
+    each.filter(|(_, value)| !value.is_empty())
+}
+
+fn unquoted(text: &str) -> &str {
+    let inner = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(text).trim()
 }
 
 /// The variable that counts, if none of ours says the same; a warning for each that does not count.
@@ -187,7 +193,9 @@ fn chosen<'a>(
     let ours = forms.iter().find(|form| environment.contains_key(*form));
     let mut given = set(environment, names);
     let first = if ours.is_none() { given.next() } else { None };
-    let winner = ours.map(String::as_str).or(first.map(|(name, _)| name));
+    let winner = ours
+        .map(String::as_str)
+        .or_else(|| first.map(|(name, _)| name));
     for (name, _) in given {
         let wrong = format!("`{}` is set too, and wins", winner.unwrap_or_default());
         notes.warn(&whole(name), Problem::new(wrong, "unset one of the two"));
@@ -224,9 +232,7 @@ fn endpoint(environment: &Environment, settings: &mut Settings, notes: &mut Note
     let port = chosen(environment, &PORT, target, notes);
     let (name, (host, port)) = match (host, port) {
         (None, None) => return,
-        (Some((host, address)), Some((port, number))) => {
-            ([host, port], (address.trim(), number.trim()))
-        }
+        (Some((host, address)), Some((port, number))) => ([host, port], (address, number)),
         (Some((name, _)), None) => {
             let right = format!("set {} too, such as `51820`", PORT[0]);
             notes.error(
@@ -263,7 +269,7 @@ fn keepalive(name: &str, text: &str, settings: &mut Settings, notes: &mut Notes)
     let (shown, start) = Text::variable(name, text, Masking::Plain);
     let place = |_: usize, _: usize| shown.place(name, start..start + text.len());
     let field = Field::PersistentKeepalive;
-    match seconds(text.trim()) {
+    match seconds(text) {
         Some(seconds) => {
             let seconds = seconds.to_string();
             set_field(&mut settings.tunnel, field, &seconds, &place, notes);
@@ -312,7 +318,7 @@ fn resolver(environment: &Environment, settings: &mut Settings, notes: &mut Note
     let Some((name, value)) = chosen(environment, &RESOLVER, target, notes) else {
         return;
     };
-    let address = value.trim().parse::<IpAddr>();
+    let address = value.parse::<IpAddr>();
     if address.is_ok_and(|address| address.is_loopback() || address.is_unspecified()) {
         let wrong = "it is ignored: vpngw is no resolver";
         let right = "write the provider's, such as `10.64.0.1`, which is asked through the tunnel";
@@ -347,7 +353,7 @@ fn outbound(environment: &Environment, notes: &mut Notes) {
     };
     let networks = items(value).filter_map(|(_, item)| item.parse::<Ipv4Network>().ok());
     let host = networks
-        .map(|network| network.nth(20).unwrap_or(network.ip()).to_string())
+        .map(|network| network.nth(20).unwrap_or_else(|| network.ip()).to_string())
         .next()
         .unwrap_or_else(|| "192.168.1.20".to_owned());
     let from = quiet(value);
@@ -365,8 +371,7 @@ fn outbound(environment: &Environment, notes: &mut Notes) {
 /// As gluetun reads a switch.
 fn is_off(value: &str) -> bool {
     let off = ["off", "no", "false", "0", "disabled"];
-    off.iter()
-        .any(|word| value.trim().eq_ignore_ascii_case(word))
+    off.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
 fn whole(name: &str) -> Place {
