@@ -163,8 +163,8 @@ fn supported(environment: &Environment, notes: &mut Notes) {
     }
 }
 
-/// The variables that are set, in the order of their names. As in gluetun an empty one is not set, and
-/// quotes around a value are no part of it: `- WIREGUARD_ADDRESSES="10.64.0.2/32"` in a list keeps them.
+/// The variables that are set, in the order of their names. An empty one is not set, and quotes around a
+/// value are no part of it: `- WIREGUARD_ADDRESSES="10.64.0.2/32"` in a list of compose keeps them.
 fn set<'a>(
     environment: &'a Environment,
     names: &'a [&'static str],
