@@ -1,6 +1,6 @@
 //! gluetun's variables for a WireGuard server of the operator's own choice, so that a compose file that
 //! was written for gluetun can keep them. Names and values are those of gluetun's wiki
-//! (setup/options/wireguard.md, firewall.md, dns.md). A `VPNGW_` variable wins over them.
+//! (setup/providers/custom.md and setup/options). A `VPNGW_` variable wins over them.
 //!
 //! What gluetun opens to whole networks is not opened here: a warning says which line names the host
 //! and the port. What vpngw does not do is an error where the tunnel depends on it, else a warning.

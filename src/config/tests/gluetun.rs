@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The environment that gluetun's wiki shows for a custom WireGuard provider, quotes included, with the
-/// variables that users add to it.
+/// The environment that gluetun's wiki shows for a custom WireGuard provider (setup/providers/custom.md),
+/// with the quotes that a list of compose keeps, and variables that users add to it.
 const COMPOSE: [(&str, &str); 18] = [
     ("VPN_SERVICE_PROVIDER", "custom"),
     ("VPN_TYPE", "wireguard"),
@@ -101,6 +101,15 @@ fn a_whole_environment_for_gluetun_is_a_configuration() {
         Some(Secret::from_base64(PRESHARED).unwrap())
     );
     assert_eq!(config.lan, Lan::default());
+}
+
+#[test]
+fn the_wikis_environment_alone_lacks_only_a_resolver() {
+    let added = COMPOSE[8..].iter().map(|(name, _)| (*name, ""));
+    let loaded = compose(&added.collect::<Vec<_>>()).unwrap();
+    let text: Vec<_> = loaded.warnings.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(text.len(), 1, "{text:?}");
+    assert!(text[0].contains("or set VPNGW_WIREGUARD_DNS"), "{text:?}");
 }
 
 #[test]
