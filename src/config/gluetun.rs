@@ -69,6 +69,9 @@ const OUTBOUND: [&str; 2] = ["FIREWALL_OUTBOUND_SUBNETS", "EXTRA_SUBNETS"];
 const PROVIDER: [&str; 2] = ["VPN_SERVICE_PROVIDER", "VPNSP"];
 const TYPE: [&str; 1] = ["VPN_TYPE"];
 
+/// The network of an example.
+const LAN: &str = "192.168.1.0/24";
+
 /// What is not done here: the variables that switch it on, what is wrong, and what would be right.
 const NOT_DONE: [(&[&str], &str, &str); 4] = [
     (&["HTTPPROXY"], "vpngw has no HTTP proxy", PROXY),
@@ -333,14 +336,16 @@ fn inbound(environment: &Environment, notes: &mut Notes) {
     let Some((name, value)) = chosen(environment, &INBOUND, target, notes) else {
         return;
     };
-    let pairs: Vec<_> = items(value)
-        .map(|(_, port)| format!("192.168.1.0/24=tcp/{port}"))
-        .collect();
+    let ports = items(value).filter_map(|(_, item)| value::port_number(item).ok());
+    let mut pairs: Vec<_> = ports.map(|port| format!("{LAN}=tcp/{port}")).collect();
+    if pairs.is_empty() {
+        pairs.push(format!("{LAN}=tcp/8080"));
+    }
     let wrong = "nothing is opened by it: it does not say who may reach the ports";
     let right = format!(
         "set `{}={}` with the network of your LAN, and unset {name}",
         target.variable(),
-        quiet(&pairs.join(","))
+        pairs.join(",")
     );
     notes.warn(&whole(name), Problem::new(wrong, right));
 }
@@ -351,19 +356,20 @@ fn outbound(environment: &Environment, notes: &mut Notes) {
     let Some((name, value)) = chosen(environment, &OUTBOUND, target, notes) else {
         return;
     };
-    let networks = items(value).filter_map(|(_, item)| item.parse::<Ipv4Network>().ok());
-    let host = networks
-        .map(|network| network.nth(20).unwrap_or_else(|| network.ip()).to_string())
-        .next()
-        .unwrap_or_else(|| "192.168.1.20".to_owned());
-    let from = quiet(value);
+    let mut networks = items(value).filter_map(|(_, item)| item.parse::<Ipv4Network>().ok());
+    let network = networks.next();
+    let host = network.map_or_else(
+        || "192.168.1.20".to_owned(),
+        |network| network.nth(20).unwrap_or_else(|| network.ip()).to_string(),
+    );
+    let from = network.map_or_else(|| LAN.to_owned(), |network| network.to_string());
     let wrong = "nothing is opened by it: it names no host and no port";
     let right = format!(
         "set `{}={host}=tcp/445` with the host and the port that programs need, and unset {name}; a \
          web page of a program is seen from there by `{}={}=tcp/8080`",
         target.variable(),
         Key::LanInbound.variable(),
-        from.split(',').next().unwrap_or_default().trim(),
+        from,
     );
     notes.warn(&whole(name), Problem::new(wrong, right));
 }

@@ -169,14 +169,14 @@ fn a_newer_name_wins_over_an_older_one_and_a_secret_file_over_a_variable() {
 #[test]
 fn what_gluetun_opens_wide_is_not_opened_and_the_line_to_write_is_said() {
     let changed = [
-        ("FIREWALL_INPUT_PORTS", "8080, 9091"),
+        ("FIREWALL_INPUT_PORTS", "8080, 9091,32400"),
         ("FIREWALL_OUTBOUND_SUBNETS", "192.168.178.0/24,10.0.0.0/8"),
     ];
     assert_eq!(compose(&changed).unwrap().config.lan, Lan::default());
     let text = warnings(&changed);
     for line in [
         "variable FIREWALL_INPUT_PORTS: nothing is opened by it",
-        "`VPNGW_LAN_INBOUND=192.168.1.0/24=tcp/8080,192.168.1.0/24=tcp/9091`",
+        "`VPNGW_LAN_INBOUND=192.168.1.0/24=tcp/8080,192.168.1.0/24=tcp/9091,192.168.1.0/24=tcp/32400`",
         "variable FIREWALL_OUTBOUND_SUBNETS: nothing is opened by it",
         "`VPNGW_LAN_OUTBOUND=192.168.178.20=tcp/445`",
         "`VPNGW_LAN_INBOUND=192.168.178.0/24=tcp/8080`",
