@@ -59,7 +59,9 @@ fn a_file_written_for_gluetun_works_with_the_image_changed() {
     let stage = Stage::new();
     let profile = stage.profile("gluetun");
     stage.up(&profile, "qbittorrent");
-    let check = stage.docker.run(&["exec", GATEWAY, "vpngw", "check"]);
+    let check = stage
+        .docker
+        .run(&["exec", "lab_gluetun_1", "vpngw", "check"]);
     let ports = check.lines().find(|line| line.starts_with("forward.ports"));
     assert!(
         ports.is_some_and(
