@@ -59,6 +59,16 @@ fn a_file_written_for_gluetun_works_with_the_image_changed() {
     let stage = Stage::new();
     let profile = stage.profile("gluetun");
     stage.up(&profile, "qbittorrent");
+    let check = stage
+        .docker
+        .run(&["exec", "lab_gluetun_1", "vpngw", "check"]);
+    let ports = check.lines().find(|line| line.starts_with("forward.ports"));
+    assert!(
+        ports.is_some_and(
+            |line| line.contains("6881") && line.ends_with("variable FIREWALL_VPN_INPUT_PORTS")
+        ),
+        "{check}"
+    );
     let greeting = stage.docker.run(&[
         "exec",
         JOINED,

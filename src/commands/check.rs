@@ -114,7 +114,7 @@ mod tests {
           |
         1 | [Interface]
           | ^^^^^^^^^^^
-          = write `DNS = 10.64.0.1` with the provider's resolver
+          = write `DNS = 10.64.0.1` with the provider's resolver, or set VPNGW_WIREGUARD_DNS
 
         warning: /etc/wg0.conf:3:25: Address: the IPv6 address is left out: IPv6 is off
           |

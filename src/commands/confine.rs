@@ -64,7 +64,8 @@ pub(super) fn sources(config: Option<&Path>, loaded: &Loaded) -> Vec<PathBuf> {
     let wireguard = wireguard.map(|it| PathBuf::from(&it.value));
     let variables = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.to_string_lossy();
-        let is_file = name.starts_with("VPNGW_") && name.ends_with("_FILE");
+        let is_file = crate::config::is_read(&name)
+            && (name.ends_with("_FILE") || name.ends_with("_SECRETFILE"));
         is_file.then(|| PathBuf::from(value))
     });
     let files = named.into_iter().chain(wireguard).chain(variables);

@@ -8,7 +8,7 @@ use crate::config::search::{Found, search};
 use crate::config::{self, Errors, Loaded, Sources};
 
 /// Reads the named configuration, or the first at the usual places, with the variables of the
-/// process environment that begin with `VPNGW_`.
+/// process environment that mean something here.
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub fn load_without_tunnel(config: Option<&Path>) -> Result<Loaded, Errors> {
 fn sources(found: Found) -> Sources {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let variables = std::env::vars_os().map(|(name, value)| (text(name), value));
-    let ours = variables.filter(|(name, _)| name.starts_with("VPNGW_"));
+    let ours = variables.filter(|(name, _)| config::is_read(name));
     let environment: BTreeMap<_, _> = ours.map(|(name, value)| (name, text(value))).collect();
     Sources::new(found, environment)
 }

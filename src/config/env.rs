@@ -1,5 +1,6 @@
 //! The environment: every key of vpngw.toml as `VPNGW_SECTION_KEY`, and a tunnel with one peer as
-//! `VPNGW_WIREGUARD_…`. Any of them may end in `_FILE` and name a file that holds the value.
+//! `VPNGW_WIREGUARD_…`. Any of them may end in `_FILE` and name a file that holds the value. Below them
+//! the variables of [`gluetun`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 use super::Read;
 use super::diagnostic::{Notes, Problem};
 use super::field::Field;
+use super::gluetun;
 use super::keys::{Key, Kind, nearest};
 use super::layer::{Layer, Raw};
 use super::place::{Masking, Place, Source, Text, quiet};
@@ -37,20 +39,32 @@ const TUNNEL: [(&str, Field); 10] = [
     ("VPNGW_WIREGUARD_ALLOWED_IPS", Field::AllowedIps),
 ];
 
-#[derive(Clone, Copy)]
-enum Target {
+/// What a variable sets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
     Key(Key),
     Field(Field),
 }
 
-/// Reads every `VPNGW_` variable.
+/// What the variables set.
+#[derive(Default)]
+pub(super) struct Settings {
+    pub(super) layer: Layer,
+    pub(super) tunnel: WgQuick,
+}
+
+/// Whether a variable means something here, or is a misspelt one of ours.
+pub fn is_read(name: &str) -> bool {
+    name.starts_with("VPNGW_") || gluetun::names().any(|known| known == name)
+}
+
+/// Reads every `VPNGW_` variable, and those of gluetun.
 pub(super) fn read(
     environment: &BTreeMap<String, String>,
     read: Read<'_>,
     notes: &mut Notes,
 ) -> Layer {
-    let mut layer = Layer::default();
-    let mut tunnel = WgQuick::default();
+    let mut settings = Settings::default();
     let ours = environment
         .iter()
         .filter(|(name, _)| name.starts_with("VPNGW_"));
@@ -62,29 +76,53 @@ pub(super) fn read(
                 continue;
             }
         };
-        let Some(content) = content(name, value, is_file, read, notes) else {
-            continue;
-        };
-        let masking = match target {
-            Target::Field(field) if field.is_secret() => Masking::Secret,
-            Target::Field(_) | Target::Key(_) => Masking::Plain,
-        };
-        let (text, start) = Text::variable(name, &content, masking);
-        let place =
-            |from: usize, length: usize| text.place(name, start + from..start + from + length);
-        match target {
-            Target::Key(key) => {
-                let raw = raw(key.kind(), &content, &place, notes);
-                layer.set(key, raw, &place(0, content.len()), notes);
-            }
-            Target::Field(field) => set_field(&mut tunnel, field, &content, &place, notes),
+        if let Some(content) = content(name, value, is_file, read, notes) {
+            settings.set(target, name, &content, notes);
         }
     }
+    gluetun::read(environment, read, &mut settings, notes);
+    let Settings {
+        mut layer,
+        mut tunnel,
+    } = settings;
     take_everything(&mut tunnel, notes);
     if tunnel != WgQuick::default() {
         layer.inline = Some(tunnel);
     }
     layer
+}
+
+impl Settings {
+    /// Takes the value of one variable.
+    pub(super) fn set(&mut self, target: Target, name: &str, content: &str, notes: &mut Notes) {
+        let masking = match target {
+            Target::Field(field) if field.is_secret() => Masking::Secret,
+            Target::Field(_) | Target::Key(_) => Masking::Plain,
+        };
+        let (text, start) = Text::variable(name, content, masking);
+        let place =
+            |from: usize, length: usize| text.place(name, start + from..start + from + length);
+        match target {
+            Target::Key(key) => {
+                let raw = raw(key.kind(), content, &place, notes);
+                self.layer.set(key, raw, &place(0, content.len()), notes);
+            }
+            Target::Field(field) => set_field(&mut self.tunnel, field, content, &place, notes),
+        }
+    }
+}
+
+impl Target {
+    /// The name of its `VPNGW_` variable; empty for what has none.
+    pub(super) fn variable(self) -> Cow<'static, str> {
+        match self {
+            Self::Key(key) => Cow::Owned(key.variable()),
+            Self::Field(field) => {
+                let found = TUNNEL.iter().find(|(_, known)| *known == field);
+                Cow::Borrowed(found.map_or("", |(name, _)| name))
+            }
+        }
+    }
 }
 
 /// What a variable sets, and whether its value is the name of a file.
@@ -119,7 +157,7 @@ fn take_everything(tunnel: &mut WgQuick, notes: &mut Notes) {
 }
 
 /// The value of a variable, or of the file that it names, without its last line end.
-fn content(
+pub(super) fn content(
     name: &str,
     value: &str,
     is_file: bool,
@@ -190,7 +228,7 @@ fn raw<'a>(
     }
 }
 
-fn set_field(
+pub(super) fn set_field(
     tunnel: &mut WgQuick,
     field: Field,
     text: &str,

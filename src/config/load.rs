@@ -19,7 +19,7 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// The wg-quick file for a configuration that names none; see [`search`](super::search).
     pub wireguard: Vec<PathBuf>,
-    /// The process environment; only names that begin with `VPNGW_` are looked at.
+    /// The process environment; only names that [`is_read`](super::is_read) knows are looked at.
     pub environment: BTreeMap<String, String>,
 }
 

@@ -20,6 +20,7 @@ mod env;
 pub(crate) mod example;
 mod field;
 mod file;
+mod gluetun;
 mod inline;
 mod keys;
 mod lan;
@@ -34,6 +35,7 @@ mod value;
 pub mod wgquick;
 
 pub use diagnostic::{Diagnostic, Errors};
+pub use env::is_read;
 pub use load::{Loaded, Origin, Sources, load, load_without_tunnel};
 pub use place::{At, Place, Source};
 pub use secret::{PublicKey, Secret};

@@ -134,7 +134,7 @@ pub(super) fn require(wg: &WgQuick, notes: &mut Notes) {
             place,
             Problem::new(
                 wrong,
-                "write `DNS = 10.64.0.1` with the provider's resolver",
+                "write `DNS = 10.64.0.1` with the provider's resolver, or set VPNGW_WIREGUARD_DNS",
             ),
         );
     }

@@ -162,13 +162,13 @@ impl Drop for Gateway {
     }
 }
 
-/// `vpngw SUBCOMMAND --socket …` without the VPNGW_* variables of the user's shell, which mean
-/// another gateway.
+/// `vpngw SUBCOMMAND --socket …` without the variables of the user's shell that mean another
+/// gateway.
 fn vpngw(program: &Path, subcommand: &str) -> Command {
     let mut command = Command::new(program);
     command.arg(subcommand).arg("--socket").arg(SOCKET);
     for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"VPNGW_") {
+        if crate::config::is_read(&name.to_string_lossy()) {
             command.env_remove(name);
         }
     }

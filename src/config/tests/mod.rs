@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 
 mod errors;
+mod gluetun;
 mod reference;
 mod secrets;
 mod sources;

@@ -63,7 +63,8 @@ proptest! {
 
     #[test]
     fn no_key_is_shown_from_a_variable(key in keys()) {
-        for name in env::names() {
+        let gluetun = super::super::gluetun::names().map(std::borrow::Cow::Borrowed);
+        for name in env::names().chain(gluetun) {
             let sources = Sources {
                 environment: [(name.into_owned(), key.clone())].into(),
                 ..Sources::default()
