@@ -144,6 +144,9 @@ fn a_route_or_rule_that_beats_ours_is_undone() {
             .echo(PATIENCE)
             .unwrap_or_else(|why| panic!("{defect}: {why}"));
     }
+    let found = gateway.status().unwrap().leaks.found;
+    let told = found.iter().find(|it| it.kind == "route" && !it.leaked);
+    assert!(told.is_some_and(|it| it.count >= 12), "{found:?}");
     assert_well(&lab, &gateway);
     lab.sensor.verdict();
 }

@@ -41,6 +41,13 @@ fn a_client_joins_and_only_the_lan_reaches_its_web_page() {
         .run(&["exec", JOINED, "getent", "ahostsv4", "tracker.test"]);
     assert!(answer.contains("203.0.113.9"), "{answer}");
 
+    // As anybody can try it: a container of its own beside the others.
+    let network = format!("--network=container:{GATEWAY}");
+    let tried = stage
+        .docker
+        .run(&["run", "--rm", &network, "vpngw", "leaktest"]);
+    assert!(tried.contains("HELD:"), "{tried}");
+
     stage.docker.run(&["exec", GATEWAY, "vpngw", "status"]);
     let engine = stage.docker.engine_status(GATEWAY);
     for line in [

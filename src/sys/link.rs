@@ -31,6 +31,9 @@ const IFLA_MTU: u16 = 4;
 const IFLA_QDISC: u16 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
+/// `IFLA_GSO_MAX_SEGS`, `IFLA_GSO_MAX_SIZE`.
+const IFLA_GSO_MAX_SEGS: u16 = 40;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_INFO_KIND: u16 = 1;
 
 /// One network device.
@@ -163,6 +166,8 @@ pub struct Traffic {
     pub queue: String,
     /// Frames it sent or gave up since it exists.
     pub sent: u64,
+    /// Bytes and segments of the largest packet that it cuts into frames itself.
+    pub gso_max: (u32, u32),
 }
 
 /// What the devices of this network namespace sent.
@@ -185,6 +190,10 @@ fn counted(entry: &[u8]) -> Option<Traffic> {
         let bytes = counts.get(at * 8..at * 8 + 8)?.try_into().ok()?;
         Some(u64::from_ne_bytes(bytes))
     };
+    let most = |kind| {
+        let bytes = find(attributes, kind).and_then(|it| it.try_into().ok());
+        bytes.map_or(0, u32::from_ne_bytes)
+    };
     Some(Traffic {
         index,
         name,
@@ -193,6 +202,7 @@ fn counted(entry: &[u8]) -> Option<Traffic> {
             .unwrap_or_default()
             .to_owned(),
         sent: count(1)?.saturating_add(count(7)?),
+        gso_max: (most(IFLA_GSO_MAX_SIZE), most(IFLA_GSO_MAX_SEGS)),
     })
 }
 

@@ -12,7 +12,7 @@ use crate::gateway::BlockReason;
 use crate::leak::account::{Account, Reading};
 use crate::leak::evidence::{Evidence, Findings, Sensor};
 use crate::link::Accounting;
-use crate::net::IfName;
+use crate::net::{IfName, Transport};
 use crate::sys::link::Traffic;
 use crate::sys::{ethtool, link, socket};
 
@@ -169,7 +169,7 @@ impl Namespace {
         self.facts.accounting = match (self.kernel.egress_hook, uplink) {
             (false, _) => Accounting::Off("the kernel has no egress hook".to_owned()),
             (true, None) => Accounting::On,
-            (true, Some(uplink)) => match inexact(uplink) {
+            (true, Some(uplink)) => match inexact(uplink).or_else(|| self.may_be_cut()) {
                 None => Accounting::On,
                 Some(why) => {
                     sent.remove(&uplink.index);
@@ -182,6 +182,18 @@ impl Namespace {
         } else {
             BTreeMap::new()
         }
+    }
+
+    /// Whether programs may send datagrams that the kernel cuts after they were counted: UDP_SEGMENT goes past
+    /// what a device cuts itself.
+    fn may_be_cut(&self) -> Option<String> {
+        let lan = &self.config.lan;
+        let inbound = lan.inbound.iter().map(|it| it.to.transport);
+        let outbound = lan.outbound.iter().map(|it| it.port.transport);
+        inbound
+            .chain(outbound)
+            .any(|transport| transport == Transport::Udp)
+            .then(|| "there is a LAN exception for UDP".to_owned())
     }
 
     /// Compares what the devices sent with what the rules let leave.
@@ -214,6 +226,13 @@ pub fn inexact(device: &Traffic) -> Option<String> {
     // A queue holds frames back and drops some, and nobody tells how many.
     if device.queue != "noqueue" {
         return Some(format!("it has a queue ({})", device.queue));
+    }
+    // What we send at once has less than 64 KiB and at most 64 segments.
+    if device.gso_max.0 < 64 << 10 || device.gso_max.1 < 64 {
+        let (bytes, segments) = device.gso_max;
+        return Some(format!(
+            "it cuts at most {bytes} bytes or {segments} segments"
+        ));
     }
     match ethtool::features(&device.name) {
         Err(error) => Some(format!("its features are not known: {error}")),

@@ -64,6 +64,7 @@ impl Namespace {
                     what,
                     "a route or rule of another program led past the tunnel"
                 );
+                self.undone("route", &what);
             }
         }
         self.routes_settled = true;

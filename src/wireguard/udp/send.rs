@@ -18,8 +18,9 @@ use super::{Beside, Control, Controls, Path, sockaddr};
 /// Segments of one send (`UDP_MAX_SEGMENTS`, include/linux/udp.h, before Linux 6.9).
 const MOST_SEGMENTS: usize = 64;
 
-/// Bytes of the longest UDP payload over IPv4, and so of one send.
-const LONGEST: usize = 65507;
+/// Bytes of the payload of one send with segments: with 42 bytes of headers it stays below 64 KiB, from where on
+/// the kernel cuts it itself before the device (`netif_skb_features`, net/core/dev.c).
+const MOST_BYTES: usize = 65535 - 42;
 
 /// Bytes after which a batch is sent: one more superpacket would need another send anyway.
 const FULL: usize = 60 * 1024;
@@ -70,7 +71,7 @@ impl Run {
         ecn == self.ecn
             && size <= self.segment
             && len.is_multiple_of(self.segment)
-            && len + size <= LONGEST
+            && len + size <= MOST_BYTES
             && self.datagrams() < MOST_SEGMENTS
     }
 }
@@ -117,7 +118,7 @@ impl Sender {
         self.end >= FULL || self.datagrams >= MOST_SEGMENTS
     }
 
-    /// Where the next datagram goes: at least `room` bytes, at most [`LONGEST`]. The batch is sent first
+    /// Where the next datagram goes: at least `room` bytes. The batch is sent first
     /// if it has to be.
     pub(in crate::wireguard) fn slot(&mut self, room: usize) -> &mut [u8] {
         if self.end + room > CAPACITY || self.datagrams >= 2 * MOST_SEGMENTS {
@@ -370,6 +371,8 @@ mod tests {
     #[test]
     fn a_run_has_as_many_segments_and_bytes_as_the_kernel_takes() {
         assert_eq!(runs(&[100; 65]), [64, 1]);
+        // 46 of them are a payload that UDP takes and the device does not.
+        assert_eq!(runs(&[1424; 46]), [45, 1]);
         assert_eq!(runs(&[1452; 47]), [45, 2]);
     }
 }
