@@ -127,6 +127,8 @@ fn a_frame_that_no_rule_counted_is_found_by_accounting() {
         "{found:?}"
     );
     assert_eq!(gateway.ctl(&["status"]).status.code(), Some(3));
+    lab.sensor.drain();
+    assert!(lab.sensor.excuse() > 0 || lab.sensor.tally().before > 0);
 }
 
 /// A queue holds frames back and drops some, so nobody could tell; that is said, not passed over.
