@@ -18,7 +18,6 @@ use super::block_on;
 use super::exit::{Code, Failure};
 use super::units::{bytes, count, duration};
 use crate::leak::pcapng::{self, Interface, Packet};
-use crate::sys::nflog::Limits;
 
 mod sources;
 
@@ -55,14 +54,6 @@ const INTERFACES: [Interface<'_>; 2] = [
     },
 ];
 
-/// Whole packets (65,531 bytes are the most, `NFULNL_COPY_RANGE_MAX`, net/netfilter/nfnetlink_log.c), and
-/// enough to outlast a disk that is busy.
-const LIMITS: Limits = Limits {
-    copy: 65_531,
-    batch: 128 * 1024,
-    waiting: 8 << 20,
-};
-
 /// Why a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -81,7 +72,7 @@ pub fn run(wanted: &Wanted) -> Result<Code, Failure> {
 
 async fn record(wanted: &Wanted) -> Result<Code, Failure> {
     // Before the file: one that was there is not to be lost for nothing.
-    let mut sources = Sources::open(LIMITS, wanted.whole).map_err(denied)?;
+    let mut sources = Sources::open(wanted.whole).map_err(denied)?;
     let file = create(&wanted.file, wanted.replace).map_err(Failure::usage)?;
     let mut recording = Recording::begin(file, wanted.bytes)?;
     let begun = Instant::now();

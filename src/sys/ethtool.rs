@@ -76,7 +76,7 @@ fn call(socket: &Socket, device: &IfName, command: &mut [u8]) -> io::Result<()> 
     // SAFETY: an all-zero `ifreq` is valid: it holds numbers and a pointer that may be null.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // A name has at most 15 bytes, so a zero stays behind it.
-    let name = device.as_str().bytes().take(libc::IFNAMSIZ - 1);
+    let name = device.bytes().into_iter().take(libc::IFNAMSIZ - 1);
     for (to, from) in request.ifr_name.iter_mut().zip(name) {
         *to = from as libc::c_char;
     }

@@ -49,6 +49,8 @@ pub struct Device {
     pub up: bool,
     /// Whether it is the loopback device.
     pub loopback: bool,
+    /// Whether frames can leave by it: it is neither loopback nor TUN. TAP leads out.
+    pub leads_out: bool,
     /// Bytes of the largest packet.
     pub mtu: u32,
 }
@@ -101,6 +103,7 @@ fn listed(entry: &[u8]) -> Option<Device> {
         kind: find_str(info, IFLA_INFO_KIND).map(str::to_owned),
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
+        leads_out: super::nft::leads_out(entry) != Some(false),
         mtu: mtu.unwrap_or_default(),
     })
 }

@@ -313,7 +313,7 @@ pub fn devices() -> io::Result<Vec<IfName>> {
 }
 
 /// Whether a link is neither loopback nor TUN; `None` if it cannot be read.
-fn leads_out(link: &[u8]) -> Option<bool> {
+pub(super) fn leads_out(link: &[u8]) -> Option<bool> {
     let flags = link.get(IFINFO_FLAGS..IFINFO_FLAGS + 4)?;
     let flags = u32::from_ne_bytes(flags.try_into().ok()?);
     let hardware = link.get(IFINFO_TYPE..IFINFO_TYPE + 2)?;

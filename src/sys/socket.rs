@@ -102,7 +102,7 @@ pub const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1),
 /// EPERM is the proof that rules held it. Others say nothing of the rules.
 pub fn try_out(device: &IfName) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.bind_device(Some(device.as_str().as_bytes()))?;
+    socket.bind_device(Some(&device.bytes()))?;
     socket.send_to(b"vpngw probe", &NOWHERE.into()).map(|_| ())
 }
 

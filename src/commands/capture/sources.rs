@@ -14,13 +14,21 @@ use crate::net::IfName;
 use crate::ruleset::LOG_CAPTURE;
 use crate::sys::capture::{Capture, Told};
 use crate::sys::nflog::{Copy, Limits, Nflog};
-use crate::sys::{async_fd, link, nft};
+use crate::sys::{async_fd, link};
 
 /// Bytes of frames that may wait, for each device.
 const WAITING: usize = 8 << 20;
 
 /// Bytes kept of a WireGuard message with data: its headers, and 70 bytes that nobody can read.
 const HEAD: usize = 128;
+
+/// Whole packets (65,531 bytes are the most, `NFULNL_COPY_RANGE_MAX`, net/netfilter/nfnetlink_log.c), and
+/// enough to outlast a disk that is busy.
+const LIMITS: Limits = Limits {
+    copy: 65_531,
+    batch: 128 * 1024,
+    waiting: 8 << 20,
+};
 
 /// Frames read from a device in one go, and pieces with stopped packets.
 const BURST: usize = 256;
@@ -46,8 +54,8 @@ struct Tap {
 
 impl Sources {
     /// Listens on every device that leads out.
-    pub(super) fn open(limits: Limits, whole: bool) -> io::Result<Self> {
-        let stopped = async_fd::nflog(Nflog::open(&[LOG_CAPTURE], limits)?)?;
+    pub(super) fn open(whole: bool) -> io::Result<Self> {
+        let stopped = async_fd::nflog(Nflog::open(&[LOG_CAPTURE], LIMITS)?)?;
         let mut sources = Self {
             taps: BTreeMap::new(),
             stopped,
@@ -64,23 +72,22 @@ impl Sources {
     /// Listens on devices that came, and no longer on those that went.
     pub(super) fn follow(&mut self) -> io::Result<()> {
         self.count_dropped();
-        self.names = link::devices()
-            .map_err(io::Error::other)?
+        let devices = link::devices().map_err(io::Error::other)?;
+        let names = devices
+            .iter()
+            .map(|device| (device.index, device.name.clone()));
+        self.names = names.collect();
+        let wanted: BTreeMap<_, _> = devices
             .into_iter()
-            .map(|device| (device.index, device.name))
+            .filter(|device| device.leads_out)
+            .map(|device| (device.name, device.index))
             .collect();
-        let wanted = nft::devices()?;
-        let names = &self.names;
         self.taps
-            .retain(|name, tap| wanted.contains(name) && names.get(&tap.index) == Some(name));
-        for name in wanted {
-            let found = self.names.iter().find(|(_, known)| **known == name);
-            let Some(index) = found
-                .map(|(index, _)| *index)
-                .filter(|_| !self.taps.contains_key(&name))
-            else {
+            .retain(|name, tap| wanted.get(name) == Some(&tap.index));
+        for (name, index) in wanted {
+            if self.taps.contains_key(&name) {
                 continue;
-            };
+            }
             let capture = match Capture::open_both(index, &[], WAITING) {
                 Ok(capture) => capture,
                 // It went meanwhile.
@@ -210,21 +217,14 @@ fn waits<T: AsRawFd>(socket: &AsyncFd<T>, context: &mut Context<'_>) -> bool {
 
 /// All of a frame, or the head of a WireGuard message with data. Its length is told all the same.
 fn worth_keeping(bytes: &[u8]) -> &[u8] {
-    match Frame::parse(bytes) {
-        Frame::WireGuard {
-            message: Message::Data,
-            ..
-        } => bytes.get(..HEAD).unwrap_or(bytes),
-        Frame::WireGuard { .. }
-        | Frame::Arp { .. }
-        | Frame::Ipv6 { .. }
-        | Frame::Dns { .. }
-        | Frame::Tcp { .. }
-        | Frame::Udp { .. }
-        | Frame::Icmp { .. }
-        | Frame::Fragment { .. }
-        | Frame::Ipv4 { .. }
-        | Frame::Other { .. } => bytes,
+    if let Frame::WireGuard {
+        message: Message::Data,
+        ..
+    } = Frame::parse(bytes)
+    {
+        bytes.get(..HEAD).unwrap_or(bytes)
+    } else {
+        bytes
     }
 }
 

@@ -9,13 +9,11 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::facts::{Facts, Rules, Uplink};
 use super::{ports, processes};
+use crate::commands::run::RESOLV_CONF;
 use crate::control::api::Status;
 use crate::sys::rtnl::RtnlError;
 use crate::sys::{ethtool, host, link, nft, resolv, sysctl};
 use crate::warden;
-
-/// What the programs of this container ask.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// All that there is to judge by; `status` is what the gateway said.
 ///
@@ -28,10 +26,10 @@ pub(super) fn look(status: Result<Status, String>) -> Result<Facts, RtnlError> {
         Rules::There(owner) => owner,
         Rules::Absent | Rules::Denied | Rules::Unread(_) => None,
     };
-    let (tunnels, others): (Vec<_>, Vec<_>) = link::devices()?
+    let (others, tunnels): (Vec<_>, Vec<_>) = link::devices()?
         .into_iter()
         .filter(|device| !device.loopback)
-        .partition(|device| device.kind.as_deref() == Some("tun"));
+        .partition(|device| device.leads_out);
     Ok(Facts {
         uplinks: uplinks(&others)?,
         tunnel: tunnels.into_iter().next().map(|device| device.name),
@@ -100,9 +98,6 @@ fn sysctls_writable() -> Option<bool> {
 }
 
 fn nameservers() -> Result<Vec<String>, String> {
-    match fs::read_to_string(RESOLV_CONF) {
-        Ok(text) => Ok(resolv::named(&text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error.to_string()),
-    }
+    let text = resolv::read(Path::new(RESOLV_CONF)).map_err(|error| error.to_string())?;
+    Ok(resolv::named(&text))
 }

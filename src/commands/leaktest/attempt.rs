@@ -191,7 +191,19 @@ impl Attempt {
                     socket.bind(&SocketAddr::from((address, 0)).into())?;
                 }
                 (Way::Multicast, Some(address)) => socket.set_multicast_if_v4(&address)?,
-                (_, _) => socket.bind_device(Some(exit.name.as_str().as_bytes()))?,
+                (Way::UdpByAddress | Way::Multicast, None)
+                | (
+                    Way::Udp
+                    | Way::UdpMarked
+                    | Way::Dns
+                    | Way::Tcp
+                    | Way::Ping
+                    | Way::Ipv6
+                    | Way::RawIp
+                    | Way::RawFrame
+                    | Way::DockerDns,
+                    _,
+                ) => socket.bind_device(Some(&exit.name.bytes()))?,
             }
         }
         match self.way {
@@ -251,24 +263,6 @@ enum Tool {
 /// Type 8 with its checksum (RFC 792, RFC 1071); identifier and number are zero.
 fn echo_request() -> [u8; 8] {
     [8, 0, 0xf7, 0xff, 0, 0, 0, 0]
-}
-
-/// An error as a person would look it up.
-pub(super) fn words(error: &io::Error) -> String {
-    let name = match error.raw_os_error() {
-        Some(libc::EPERM) => "EPERM",
-        Some(libc::EACCES) => "EACCES",
-        Some(libc::ENOBUFS) => "ENOBUFS",
-        Some(libc::ENETUNREACH) => "ENETUNREACH",
-        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH",
-        Some(libc::EADDRNOTAVAIL) => "EADDRNOTAVAIL",
-        Some(libc::EAFNOSUPPORT) => "EAFNOSUPPORT",
-        Some(libc::ENODEV) => "ENODEV",
-        Some(libc::ENETDOWN) => "ENETDOWN",
-        Some(libc::ECONNREFUSED) => "ECONNREFUSED",
-        Some(_) | None => return error.to_string(),
-    };
-    name.to_owned()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::exit::{Code, Failure};
+use super::units::errno;
 
 mod attempt;
 mod place;
@@ -120,14 +121,13 @@ fn judge(result: &Answer, seen: Option<bool>, way_out: bool) -> (Outcome, String
         return (Outcome::Leaked, "a frame of it left".to_owned());
     }
     match result {
-        Answer::Impossible(error) => (Outcome::Impossible, attempt::words(error)),
+        Answer::Impossible(error) => (Outcome::Impossible, errno(error)),
         Answer::Refused(error) => match proof(error) {
             Some(why) => (Outcome::Held, why),
-            None if seen == Some(false) => (
-                Outcome::Held,
-                format!("{}; no frame left", attempt::words(error)),
-            ),
-            None => (Outcome::Unknown, attempt::words(error)),
+            None if seen == Some(false) => {
+                (Outcome::Held, format!("{}; no frame left", errno(error)))
+            }
+            None => (Outcome::Unknown, errno(error)),
         },
         Answer::Sent if !way_out => (
             Outcome::Held,
@@ -169,7 +169,7 @@ fn proof(error: &io::Error) -> Option<String> {
         | libc::ENETDOWN => "no way there",
         _ => return None,
     };
-    Some(format!("{why}: {}", attempt::words(error)))
+    Some(format!("{why}: {}", errno(error)))
 }
 
 #[cfg(test)]

@@ -43,14 +43,14 @@ impl Place {
                 continue;
             }
             let address = address(&device.name);
-            if device.kind.as_deref() == Some("tun") {
-                place.tunnel = Some((device.name, address));
-            } else {
+            if device.leads_out {
                 place.devices.push(Exit {
                     name: device.name,
                     index: device.index,
                     address,
                 });
+            } else {
+                place.tunnel = Some((device.name, address));
             }
         }
         Ok(place)
