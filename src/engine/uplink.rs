@@ -1,7 +1,6 @@
 //! The way across the uplink: the warden's to open in the shared topology, the engine's own in the sealed
 //! one, where the engine lives in the uplink's namespace and no rule of ours holds it back.
 
-use std::fs;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
 
@@ -40,7 +39,7 @@ impl Own {
         permit: &Permit,
     ) -> Result<Option<(UdpSocket, SocketAddrV4)>, String> {
         let first = || {
-            let text = fs::read_to_string(&self.resolv_conf).unwrap_or_default();
+            let text = resolv::read(&self.resolv_conf).unwrap_or_default();
             resolv::former_nameservers(&text).first().copied()
         };
         let resolver = config.resolver.or_else(first);
@@ -77,6 +76,8 @@ impl Own {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::{Host, example};
 

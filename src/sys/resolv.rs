@@ -95,11 +95,7 @@ pub fn named(text: &str) -> Vec<String> {
 
 /// The resolvers that a text names; `None` is one that is no IPv4 address.
 fn nameservers_of(text: &str) -> impl Iterator<Item = Option<Ipv4Addr>> {
-    let words = text.lines().map(str::split_ascii_whitespace);
-    words.filter_map(|mut words| {
-        let named = words.next() == Some("nameserver");
-        named.then(|| words.next().and_then(|word| word.parse().ok()))
-    })
+    named(text).into_iter().map(|word| word.parse().ok())
 }
 
 /// The new text. The former lines are those of the first file that was not ours.
@@ -118,7 +114,11 @@ fn former(text: &str) -> Option<String> {
     Some(lines.map(|line| format!("{line}\n")).collect())
 }
 
-fn read(path: &Path) -> Result<String, ResolvError> {
+/// The text of the file, as far as it is sensible: joined programs can write it. A missing file has none.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn read(path: &Path) -> Result<String, ResolvError> {
     let mut bytes = Vec::new();
     let opened = File::open(path);
     match opened.and_then(|file| file.take(MOST).read_to_end(&mut bytes)) {

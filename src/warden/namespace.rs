@@ -137,7 +137,7 @@ impl Namespace {
                 (None, None, Some(Sealed::new(config.clone())))
             }
         };
-        let former = fs::read_to_string(&resolv_conf).unwrap_or_default();
+        let former = resolv::read(&resolv_conf).unwrap_or_default();
         // One inside the namespace, such as Docker's at 127.0.0.11, is none of the uplink.
         let former_resolver = resolv::former_nameservers(&former)
             .into_iter()
