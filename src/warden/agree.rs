@@ -9,11 +9,9 @@ use ipnetwork::Ipv4Network;
 
 use crate::config::{Config, Inbound, Outbound};
 use crate::link::Offer;
+use crate::net::mtu;
 use crate::net::networks::{LOOPBACK, METADATA, MULTICAST};
 use crate::policy::Policy;
-
-/// The least MTU there is (RFC 791: every host takes 576 bytes).
-const LEAST_MTU: u16 = 576;
 
 /// The configuration that both agree on.
 ///
@@ -42,10 +40,11 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
     if let Some(resolver) = offer.dns.iter().find(|ip| !is_host(**ip)) {
         return Err(format!("the tunnel's resolver {resolver} is not a host"));
     }
-    if offer.mtu < LEAST_MTU {
+    if offer.mtu < mtu::LEAST {
         return Err(format!(
-            "an MTU of {} bytes is below {LEAST_MTU}",
-            offer.mtu
+            "an MTU of {} bytes is below {}",
+            offer.mtu,
+            mtu::LEAST
         ));
     }
     if let Some(rule) = offer.lan.inbound.iter().find(|rule| !inbound(own, rule)) {

@@ -169,7 +169,7 @@ impl Namespace {
         self.facts.accounting = match (self.kernel.egress_hook, uplink) {
             (false, _) => Accounting::Off("the kernel has no egress hook".to_owned()),
             (true, None) => Accounting::On,
-            (true, Some(uplink)) => match inexact(uplink).or_else(|| self.may_be_cut()) {
+            (true, Some(uplink)) => match self.uncounted(uplink) {
                 None => Accounting::On,
                 Some(why) => {
                     sent.remove(&uplink.index);
@@ -182,6 +182,12 @@ impl Namespace {
         } else {
             BTreeMap::new()
         }
+    }
+
+    /// Why what the uplink sends cannot be held against the counters.
+    fn uncounted(&self, uplink: &Traffic) -> Option<String> {
+        let device = inexact(uplink).map(|why| why.to_string());
+        device.or_else(|| self.may_be_cut())
     }
 
     /// Whether programs may send datagrams that the kernel cuts after they were counted: UDP_SEGMENT goes past
@@ -222,24 +228,38 @@ impl Namespace {
 }
 
 /// Why a device counts other frames than the rules do.
-pub fn inexact(device: &Traffic) -> Option<String> {
-    // A queue holds frames back and drops some, and nobody tells how many.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Inexact {
+    /// A queue of this kind holds frames back and drops some, and nobody tells how many.
+    #[error("it has a queue ({0})")]
+    Queue(String),
+    /// It cuts no more than so many bytes, or into no more than so many segments.
+    #[error("it cuts at most {0} bytes or {1} segments")]
+    Cut(u32, u32),
+    /// It does not say what it does; why.
+    #[error("its features are not known: {0}")]
+    Unread(String),
+    /// It leaves cutting to the kernel, which does it after the rules counted: the feature that is off.
+    #[error("{0} is off")]
+    Off(&'static str),
+}
+
+/// Whether a device counts other frames than the rules do, and why.
+pub fn inexact(device: &Traffic) -> Option<Inexact> {
     if device.queue != "noqueue" {
-        return Some(format!("it has a queue ({})", device.queue));
+        return Some(Inexact::Queue(device.queue.clone()));
     }
     // What we send at once has less than 64 KiB and at most 64 segments.
     if device.gso_max.0 < 64 << 10 || device.gso_max.1 < 64 {
         let (bytes, segments) = device.gso_max;
-        return Some(format!(
-            "it cuts at most {bytes} bytes or {segments} segments"
-        ));
+        return Some(Inexact::Cut(bytes, segments));
     }
     match ethtool::features(&device.name) {
-        Err(error) => Some(format!("its features are not known: {error}")),
+        Err(error) => Some(Inexact::Unread(error.to_string())),
         Ok(active) => {
             let active = |it: &str| active.iter().any(|name| name == it);
             let missing = SEGMENTATION.into_iter().find(|it| !active(it))?;
-            Some(format!("{missing} is off"))
+            Some(Inexact::Off(missing))
         }
     }
 }

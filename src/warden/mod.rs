@@ -40,7 +40,7 @@ use namespace::Namespace;
 use stopped::Stopped;
 use watcher::Changed;
 
-pub use alarm::inexact;
+pub use alarm::{Inexact, inexact};
 pub use namespace::StartError;
 pub use settle::Unsettled;
 

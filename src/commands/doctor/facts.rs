@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::control::api::Status;
 use crate::net::{IfName, Port};
+use crate::warden::Inexact;
 
 /// The namespace, the kernel and this process, as they are now.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +48,7 @@ pub(super) struct Uplink {
     /// Its name.
     pub(super) name: IfName,
     /// Why what it sends cannot be counted exactly.
-    pub(super) inexact: Option<String>,
+    pub(super) inexact: Option<Inexact>,
     /// Whether it is a veth.
     pub(super) veth: bool,
     /// Whether it joins what it receives (`rx-gro`); `None` if that is not known.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::facts::{Facts, Joiner, Rules};
 use super::{Finding, Layout};
 use crate::control::api::Ipv6;
+use crate::warden::Inexact;
 
 /// Where Docker's own resolver listens in the namespaces of its networks.
 const DOCKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -133,14 +134,13 @@ fn accounting(facts: &Facts, sealed: bool) -> Finding {
         .iter()
         .find_map(|it| Some((&it.name, it.inexact.as_ref()?)));
     let advice = |finding: Finding| match inexact {
-        Some((name, why)) if why.contains("queue") => {
+        Some((name, Inexact::Queue(_))) => {
             finding.change(format!("`tc qdisc replace dev {name} root noqueue`"))
         }
-        Some((name, why)) if why.contains("is off") => {
-            let feature = why.trim_end_matches(" is off");
+        Some((name, Inexact::Off(feature))) => {
             finding.change(format!("`ethtool -K {name} {feature} on`"))
         }
-        Some(_) | None => {
+        Some((_, Inexact::Cut(..) | Inexact::Unread(_))) | None => {
             finding.change("the uplink of a container, which is a veth, is counted exactly")
         }
     };
@@ -258,7 +258,7 @@ fn names(facts: &Facts) -> Finding {
     let named = match &facts.nameservers {
         Ok(named) => named,
         Err(error) => {
-            return Finding::unknown(CHECK, format!("/etc/resolv.conf cannot be read: {error}"))
+            return Finding::unknown(CHECK, format!("cannot be read: {error}"))
                 .change("make it readable for this user");
         }
     };

@@ -6,6 +6,7 @@ use super::{Layout, Outcome, Report};
 use crate::commands::exit::Code;
 use crate::control::api::{Ipv6, Topology};
 use crate::control::example;
+use crate::warden::Inexact;
 
 /// A connected gateway of the shared topology, seen from its own container, where nothing is amiss.
 fn shared() -> Facts {
@@ -176,20 +177,20 @@ fn what_is_wrong_is_named_with_what_to_change() {
 fn what_keeps_frames_from_being_counted_can_be_changed() {
     for (why, change) in [
         (
-            "it has a queue (fq_codel)",
+            Inexact::Queue("fq_codel".to_owned()),
             "`tc qdisc replace dev eth0 root noqueue`",
         ),
         (
-            "tx-udp-segmentation is off",
+            Inexact::Off("tx-udp-segmentation"),
             "`ethtool -K eth0 tx-udp-segmentation on`",
         ),
         (
-            "its features are not known",
+            Inexact::Unread("EPERM".to_owned()),
             "the uplink of a container, which is a veth, is counted exactly",
         ),
     ] {
         let mut facts = shared();
-        facts.uplinks[0].inexact = Some(why.to_owned());
+        facts.uplinks[0].inexact = Some(why);
         facts.status = Err(String::new());
         let report = judge(&facts);
         let found = report.checks.iter().find(|it| it.check == "accounting");
