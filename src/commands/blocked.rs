@@ -3,14 +3,10 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
-
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::block_on;
 use super::exit::{Code, Failure};
-use super::status::screen::Screen;
+use super::status::screen;
 use crate::control::api::Report;
 use crate::control::client;
 
@@ -61,26 +57,12 @@ fn known(report: &Report) -> Code {
 /// Until interrupted.
 async fn follow(socket: &Path) -> Result<Code, Failure> {
     let users = users();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut second = interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut screen = Screen::open()?;
-    loop {
-        let answer = async {
-            second.tick().await;
-            client::stopped(socket).await
-        };
-        let page = tokio::select! {
-            _ = interrupt.recv() => return Ok(Code::Ok),
-            _ = terminate.recv() => return Ok(Code::Ok),
-            answer = answer => match answer {
-                Ok(report) => table(&report, &users),
-                Err(error) => format!("{:#}\n", anyhow::Error::from(error)),
-            },
-        };
-        screen.show(&page)?;
-    }
+    let page = |answer| match answer {
+        Ok(report) => table(&report, &users),
+        Err(error) => format!("{:#}\n", anyhow::Error::from(error)),
+    };
+    screen::refresh(|| client::stopped(socket), page).await?;
+    Ok(Code::Ok)
 }
 
 /// The names of users where this command runs; a container may have others than its neighbour.

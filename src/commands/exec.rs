@@ -13,9 +13,9 @@ use super::block_on;
 use super::exit::{Code, Failure};
 use crate::control::client;
 use crate::sys::enter::{self, Identity};
+use crate::sys::host::NAMES;
 
-/// Where named network namespaces are, and what files each has of its own (ip-netns(8)).
-const NAMES: &str = "/run/netns";
+/// Where the files are that a named network namespace has of its own (ip-netns(8)).
 const FILES: &str = "/etc/netns";
 
 /// What is run, where, and as whom.

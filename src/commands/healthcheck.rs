@@ -51,6 +51,7 @@ async fn ask(warden: &Path) -> anyhow::Result<Health> {
     match link.receive::<ToEngine>().await? {
         Some((ToEngine::Health(health), _)) => Ok(health),
         Some((ToEngine::Declined(why), _)) => bail!("the warden does not say: {why}"),
+        // Any other word is no answer to this question.
         Some(_) | None => bail!(
             "the warden at {} says nothing of its health",
             warden.display()

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::block_on;
 use super::exit::{Code, Failure};
 use super::units::{count, duration};
-use crate::control::api::Status;
+use crate::control::api::{Status, printable};
 use crate::control::client;
 use crate::leak::evidence::Evidence;
 
@@ -92,12 +92,6 @@ fn page(evidence: &[Evidence], status: &Status, now: f64) -> String {
         };
     }
     page
-}
-
-/// Names of devices come from whoever made them.
-fn printable(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(printable).collect()
 }
 
 #[cfg(test)]

@@ -2,10 +2,6 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::time::Duration;
-
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::block_on;
 use super::exit::{Code, Failure};
@@ -15,7 +11,6 @@ mod render;
 pub(super) mod screen;
 
 use render::{Style, render};
-use screen::Screen;
 
 /// The form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,35 +51,20 @@ fn json(socket: &Path) -> Result<Code, Failure> {
 /// Until interrupted; the code is that of the last answer.
 async fn watch(socket: &Path) -> Result<Code, Failure> {
     let style = style();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut second = interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut screen = Screen::open()?;
     let mut code = Code::NotConnected;
-    loop {
-        let answer = async {
-            second.tick().await;
-            client::status(socket).await
-        };
-        let answer = tokio::select! {
-            _ = interrupt.recv() => return Ok(code),
-            _ = terminate.recv() => return Ok(code),
-            answer = answer => answer,
-        };
-        let page = match answer {
-            Ok(status) => {
-                code = Code::from(&status);
-                render(&status, style)
-            }
-            Err(error) => {
-                code = Code::NotConnected;
-                let error = anyhow::Error::from(error);
-                render::problem(&format!("{error:#}"), style)
-            }
-        };
-        screen.show(&page)?;
-    }
+    let page = |answer| match answer {
+        Ok(status) => {
+            code = Code::from(&status);
+            render(&status, style)
+        }
+        Err(error) => {
+            code = Code::NotConnected;
+            let error = anyhow::Error::from(error);
+            render::problem(&format!("{error:#}"), style)
+        }
+    };
+    screen::refresh(|| client::status(socket), page).await?;
+    Ok(code)
 }
 
 /// Coloured on a terminal, unless the person asked for none (<https://no-color.org>).

@@ -1,4 +1,6 @@
-//! Numbers as people read them.
+//! Numbers and errors as people read them.
+
+use std::io;
 
 /// `48 s`, `12 min`, `2 h 14 min`, `3 d 4 h`; rounded down.
 pub(super) fn duration(seconds: f64) -> String {
@@ -55,6 +57,24 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
         _ => 0,
     };
     format!("{value:.digits$} {}", units[unit])
+}
+
+/// An error as a person would look it up.
+pub(super) fn errno(error: &io::Error) -> String {
+    let name = match error.raw_os_error() {
+        Some(libc::EPERM) => "EPERM",
+        Some(libc::EACCES) => "EACCES",
+        Some(libc::ENOBUFS) => "ENOBUFS",
+        Some(libc::ENETUNREACH) => "ENETUNREACH",
+        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH",
+        Some(libc::EADDRNOTAVAIL) => "EADDRNOTAVAIL",
+        Some(libc::EAFNOSUPPORT) => "EAFNOSUPPORT",
+        Some(libc::ENODEV) => "ENODEV",
+        Some(libc::ENETDOWN) => "ENETDOWN",
+        Some(libc::ECONNREFUSED) => "ECONNREFUSED",
+        Some(_) | None => return error.to_string(),
+    };
+    name.to_owned()
 }
 
 #[cfg(test)]

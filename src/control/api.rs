@@ -86,10 +86,14 @@ impl Status {
         if !self.reason.is_empty() {
             line += &format!(": {}", self.reason);
         }
-        // Names and reasons come from files and from the network.
-        let printable = |c: char| if c.is_control() { '?' } else { c };
-        line.chars().map(printable).collect()
+        printable(&line)
     }
+}
+
+/// Names and reasons come from files, from programs and from the network: none of them may steer a terminal.
+pub fn printable(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().map(visible).collect()
 }
 
 /// How the namespaces are laid out.

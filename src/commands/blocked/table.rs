@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::commands::units::{count, duration};
-use crate::control::api::{Line, Report};
+use crate::control::api::{Line, Report, printable};
 
 /// Names of users by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,12 +148,6 @@ fn notes(report: &Report) -> String {
         }
     }
     text
-}
-
-/// What comes from the network or from a file may not steer the terminal.
-fn printable(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(clean).collect()
 }
 
 #[cfg(test)]

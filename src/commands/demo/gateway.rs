@@ -15,13 +15,12 @@ use base64::engine::general_purpose::STANDARD;
 use boringtun::x25519::{PublicKey, StaticSecret};
 
 use super::stage::FOLDER;
+use crate::config::SOCKET;
 use crate::control::api::{State, Status};
 use crate::sys::namespace;
 
 /// The client's address inside the tunnel.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 2);
-/// The control socket's usual place, so that `vpngw status` needs no flag; `/run` is private.
-const SOCKET: &str = "/run/vpngw/vpngw.sock";
 /// How long it may take to connect.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to end.

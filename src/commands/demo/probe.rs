@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::internet::{RESOLVER, TRACKER};
 use super::stage::{ADDRESS, ENDPOINT, MAC, ROUTER, ROUTER_MAC, Stage, UPLINK};
+use crate::commands::units::errno;
 use crate::sys::capture::Capture;
 
 /// How long a probe waits for an answer.
@@ -281,22 +282,6 @@ fn question(text: &str) -> Vec<u8> {
     }
     query.extend([0, 0, 1, 0, 1]);
     query
-}
-
-/// The name a person would look up.
-fn errno(error: &io::Error) -> String {
-    let name = match error.raw_os_error() {
-        Some(libc::EPERM) => "EPERM",
-        Some(libc::EACCES) => "EACCES",
-        Some(libc::ENOBUFS) => "ENOBUFS",
-        Some(libc::ENETUNREACH) => "ENETUNREACH",
-        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH",
-        Some(libc::EADDRNOTAVAIL) => "EADDRNOTAVAIL",
-        Some(libc::ENETDOWN) => "ENETDOWN",
-        Some(libc::ECONNREFUSED) => "ECONNREFUSED",
-        Some(_) | None => return error.to_string(),
-    };
-    name.to_owned()
 }
 
 #[cfg(test)]

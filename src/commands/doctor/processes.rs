@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::process::getpid;
 
 use super::facts::{Joiner, Joiners};
+use crate::sys::host;
 
 /// Inode of the machine's first PID namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h), which sees all others.
 const FIRST: u64 = 0xefff_fffc;
@@ -67,7 +68,6 @@ struct Process {
     name: String,
     /// Its number in the innermost PID namespace.
     innermost: u32,
-    parent: u32,
     effective: u64,
 }
 
@@ -96,7 +96,6 @@ fn parse(status: &str) -> Option<Process> {
     (!state.starts_with(['Z', 'X'])).then_some(Process {
         name: field("Name:")?.to_owned(),
         innermost: innermost.parse().ok()?,
-        parent: field("PPid:")?.parse().ok()?,
         effective: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
     })
 }
@@ -109,18 +108,9 @@ fn flags(stat: &str) -> Option<u32> {
 
 /// This process and its ancestors: whoever asks.
 fn starters() -> Vec<u32> {
-    let mut found = vec![getpid().as_raw_nonzero().get().unsigned_abs()];
-    while let Some(parent) = found
-        .last()
-        .and_then(|pid| process(*pid))
-        .map(|it| it.parent)
-    {
-        if parent == 0 || found.contains(&parent) {
-            break;
-        }
-        found.push(parent);
-    }
-    found
+    let all = std::iter::once(getpid()).chain(host::ancestors());
+    all.map(|pid| pid.as_raw_nonzero().get().unsigned_abs())
+        .collect()
 }
 
 fn program(process: &str) -> Option<(u64, u64)> {
@@ -143,7 +133,7 @@ mod tests {
     fn dockers_default_capabilities_hold_net_raw() {
         let process = parse(STATUS).unwrap();
         assert_eq!(process.name, "qbittorrent-nox");
-        assert_eq!((process.innermost, process.parent), (1, 790));
+        assert_eq!(process.innermost, 1);
         assert!(process.may(NET_RAW) && !process.may(NET_ADMIN));
     }
 

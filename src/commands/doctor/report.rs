@@ -2,6 +2,7 @@
 
 use super::{Finding, Layout, Outcome, Report};
 use crate::commands::exit::Code;
+use crate::control::api::printable;
 
 impl Report {
     /// Puts the findings together.
@@ -41,10 +42,10 @@ impl Report {
                 Outcome::Unknown => ("UNKNOWN", "to know"),
                 Outcome::DoesNotHold => ("DOES NOT HOLD", "change"),
             };
-            let (check, why) = (finding.check, clean(&finding.why));
+            let (check, why) = (finding.check, printable(&finding.why));
             page += &format!("{word:<13}  {check:<width$}  {why}\n");
             if let Some(change) = &finding.change {
-                let change = clean(change);
+                let change = printable(change);
                 page += &format!("{:<13}  {:<width$}  {advice}: {change}\n", "", "");
             }
         }
@@ -67,12 +68,6 @@ impl Report {
         };
         format!("{words}. Holds: {holds}; does not: {not}; unknown: {unknown}; hints: {hints}.")
     }
-}
-
-/// Names of processes, and what the gateway says, may hold anything.
-fn clean(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(printable).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use crate::commands::units::{bytes, count, duration, rate};
 use crate::config::Offload;
-use crate::control::api::{Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Topology, Tunnel};
+use crate::control::api::{
+    Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Topology, Tunnel, printable,
+};
 use crate::gateway::BlockReason;
 
 /// Whether the text may hold colours.
@@ -77,7 +79,7 @@ fn headline(page: &mut Page, status: &Status) {
         None => status.since.clone(),
     };
     let when = format!("for {}, since {since}", duration(status.since_seconds));
-    let when = page.paint(&clean(&when), Tone::Faint);
+    let when = page.paint(&printable(&when), Tone::Faint);
     page.text += &format!("{word}  {when}\n");
     if !status.reason.is_empty() {
         page.block("  ", 2, &status.reason, Tone::Plain);
@@ -260,12 +262,6 @@ fn list<T: ToString>(items: &[T]) -> String {
     items.join(", ")
 }
 
-/// Names and reasons come from files and from the network: no control character reaches a terminal.
-fn clean(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(printable).collect()
-}
-
 /// How a word is meant.
 #[derive(Clone, Copy)]
 enum Tone {
@@ -301,7 +297,7 @@ impl Page {
     /// Wraps text at word ends; the first line follows `lead`, the others are indented.
     fn block(&mut self, lead: &str, indent: usize, text: &str, tone: Tone) {
         let mut lead = lead.to_owned();
-        for line in wrap(&clean(text), WIDTH - indent) {
+        for line in wrap(&printable(text), WIDTH - indent) {
             self.text += &format!("{lead}{}\n", self.paint(&line, tone));
             lead = " ".repeat(indent);
         }

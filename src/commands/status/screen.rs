@@ -1,15 +1,44 @@
 //! A page that is redrawn in place.
 
+use std::future::Future;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Shows every second what `page` makes of what `ask` was told, until TERM or INT.
+pub(in crate::commands) async fn refresh<T, F: Future<Output = T>>(
+    ask: impl Fn() -> F,
+    mut page: impl FnMut(T) -> String,
+) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut screen = Screen::open()?;
+    loop {
+        let answer = async {
+            second.tick().await;
+            ask().await
+        };
+        let answer = tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            answer = answer => answer,
+        };
+        screen.show(&page(answer))?;
+    }
+}
 
 /// The alternate screen of a terminal, given back on drop. Where there is no terminal, pages follow
 /// each other.
-pub(in crate::commands) struct Screen {
+struct Screen {
     terminal: bool,
 }
 
 impl Screen {
-    pub(in crate::commands) fn open() -> io::Result<Self> {
+    fn open() -> io::Result<Self> {
         let screen = Self {
             terminal: io::stdout().is_terminal(),
         };
@@ -20,7 +49,7 @@ impl Screen {
     }
 
     /// Replaces the page.
-    pub(in crate::commands) fn show(&mut self, page: &str) -> io::Result<()> {
+    fn show(&mut self, page: &str) -> io::Result<()> {
         if self.terminal {
             write(&frame(page))
         } else {
