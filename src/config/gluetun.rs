@@ -16,7 +16,7 @@ use super::env::{Settings, Target, content, set_field};
 use super::field::Field;
 use super::keys::Key;
 use super::place::{Masking, Place, Source, Text, quiet};
-use super::tunnel::{PeerDraft, Written};
+use super::tunnel::PeerDraft;
 use super::value;
 use super::wgquick::items;
 
@@ -260,11 +260,8 @@ fn endpoint(environment: &Environment, settings: &mut Settings, notes: &mut Note
     } else {
         whole(&name.join(" and "))
     };
-    let written = Written {
-        text: &text,
-        place: place.clone(),
-    };
-    peer(settings, &place).set(Field::Endpoint, &written, notes);
+    let whole = |_: usize, _: usize| place.clone();
+    set_field(&mut settings.tunnel, Field::Endpoint, &text, &whole, notes);
 }
 
 /// Go's `25s` and `1m30s`, and a bare number of seconds.

@@ -63,11 +63,7 @@ pub struct Origin {
 /// Everything that is wrong, at once. No secret is in any of it.
 pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
     let mut notes = Notes::default();
-    let environment = env::read(&sources.environment, read, &mut notes);
-    let file = match &sources.file {
-        Some(path) => configuration(path, read, &mut notes),
-        None => Some(Layer::default()),
-    };
+    let (environment, file) = layers(sources, read, &mut notes);
     let top = environment.inline.clone().unwrap_or_default();
     let below = file.as_ref().and_then(|file| {
         let named = environment.wireguard.as_ref().or(file.wireguard.as_ref());
@@ -82,14 +78,7 @@ pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
     let layer = environment.over(file.unwrap_or_default());
     check::check(&layer, &tunnel, &mut notes);
     let resolved = resolve::resolve(&layer, &tunnel, layer.wireguard.as_ref());
-    let warnings = notes.finish()?;
-    // Whatever keeps a configuration from being whole has been noted as an error before.
-    let (config, origins) = resolved.ok_or_else(incomplete)?;
-    Ok(Loaded {
-        config,
-        origins,
-        warnings,
-    })
+    loaded(resolved, notes)
 }
 
 /// Reads what the warden of the sealed topology needs: everything but the tunnel. No wg-quick file is
@@ -100,15 +89,26 @@ pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
 /// Everything that is wrong, at once.
 pub fn load_without_tunnel(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
     let mut notes = Notes::default();
-    let environment = env::read(&sources.environment, read, &mut notes);
-    let file = match &sources.file {
-        Some(path) => configuration(path, read, &mut notes),
-        None => Some(Layer::default()),
-    };
+    let (environment, file) = layers(sources, read, &mut notes);
     let layer = environment.over(file.unwrap_or_default());
     check::check(&layer, &WgQuick::default(), &mut notes);
-    let resolved = resolve::without_tunnel(&layer);
+    loaded(resolve::without_tunnel(&layer), notes)
+}
+
+/// What the environment says, and what the file does: nothing if none is named, `None` if it could not be read.
+fn layers(sources: &Sources, read: Read<'_>, notes: &mut Notes) -> (Layer, Option<Layer>) {
+    let environment = env::read(&sources.environment, read, notes);
+    let file = match &sources.file {
+        Some(path) => configuration(path, read, notes),
+        None => Some(Layer::default()),
+    };
+    (environment, file)
+}
+
+/// The configuration, unless something is wrong.
+fn loaded(resolved: Option<(Config, Vec<Origin>)>, notes: Notes) -> Result<Loaded, Errors> {
     let warnings = notes.finish()?;
+    // Whatever keeps a configuration from being whole has been noted as an error before.
     let (config, origins) = resolved.ok_or_else(incomplete)?;
     Ok(Loaded {
         config,

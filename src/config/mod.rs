@@ -38,6 +38,7 @@ pub use diagnostic::{Diagnostic, Errors};
 pub use env::is_read;
 pub use load::{Loaded, Origin, Sources, load, load_without_tunnel};
 pub use place::{At, Place, Source};
+pub use resolve::{SEALED_SOCKET, SOCKET};
 pub use secret::{PublicKey, Secret};
 pub use tunnel::{Interface, PeerDraft, WgQuick};
 

@@ -22,11 +22,11 @@ const MTU: u16 = 1420;
 /// Name of the tunnel device.
 pub(super) const DEVICE: &str = "tun0";
 
-/// Path of the control socket.
-const SOCKET: &str = "/run/vpngw/vpngw.sock";
+/// Path of the control socket, unless somebody says otherwise.
+pub const SOCKET: &str = "/run/vpngw/vpngw.sock";
 
-/// Path of the socket between the halves of the sealed topology.
-const SEALED_SOCKET: &str = "/run/vpngw/warden.sock";
+/// Path of the socket between the halves of the sealed topology, unless somebody says otherwise.
+pub const SEALED_SOCKET: &str = "/run/vpngw/warden.sock";
 
 /// The user `nobody` of Debian, Alpine and Fedora, who owns nothing.
 const NOBODY: u32 = 65534;
