@@ -11,12 +11,7 @@ use crate::commands::exec::Wanted;
 use crate::commands::run::Place;
 use crate::commands::status::Output;
 use crate::commands::{blocked, capture};
-
-/// Where the control socket is unless somebody says otherwise.
-pub const SOCKET: &str = "/run/vpngw/vpngw.sock";
-
-/// Where the warden of the sealed topology listens unless somebody says otherwise.
-pub const WARDEN: &str = "/run/vpngw/warden.sock";
+use crate::config::{SEALED_SOCKET, SOCKET};
 
 /// A VPN gateway that fails closed
 ///
@@ -263,7 +258,7 @@ pub struct Healthcheck {
 impl Healthcheck {
     /// The warden's socket.
     pub fn warden(&self) -> &Path {
-        named(self.socket_of_warden.as_deref()).unwrap_or_else(|| Path::new(WARDEN))
+        named(self.socket_of_warden.as_deref()).unwrap_or_else(|| Path::new(SEALED_SOCKET))
     }
 }
 

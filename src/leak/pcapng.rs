@@ -147,14 +147,14 @@ fn header(kind: u16) -> [u8; LINK] {
 
 /// Type, length, body, and the length again (section 3.1).
 fn block(file: &mut Vec<u8>, kind: u32, fill: impl FnOnce(&mut Vec<u8>)) {
-    let mut body = Vec::new();
-    fill(&mut body);
-    let length = u32::try_from(body.len() + 12)
+    let start = file.len();
+    file.extend(kind.to_le_bytes());
+    file.extend([0; 4]);
+    fill(file);
+    let length = u32::try_from(file.len() - start + 4)
         .unwrap_or(u32::MAX)
         .to_le_bytes();
-    file.extend(kind.to_le_bytes());
-    file.extend(length);
-    file.extend(body);
+    file[start + 4..start + 8].copy_from_slice(&length);
     file.extend(length);
 }
 
@@ -175,7 +175,7 @@ fn end(body: &mut Vec<u8>) {
     body.extend([0; 4]);
 }
 
-/// Bodies begin on a multiple of four, so their own length tells.
+/// Blocks begin on a multiple of four and their head has eight bytes, so the length so far tells.
 fn pad(body: &mut Vec<u8>) {
     body.resize(body.len().next_multiple_of(4), 0);
 }

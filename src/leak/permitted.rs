@@ -52,7 +52,7 @@ fn judge(
     let uplink = policy.uplink.as_ref();
     let holes = uplink.into_iter().flat_map(|it| [it.endpoint, it.resolver]);
     let marks = holes.flatten().map(|hole| hole.mark).chain([Fwmark(0)]);
-    let flow = |(mark, reply)| Flow {
+    let mut flow = Flow {
         direction: Direction::Out,
         device: Device {
             name: device.clone(),
@@ -61,11 +61,14 @@ fn judge(
         source: IpAddr::V4(*from.ip()),
         destination: IpAddr::V4(*to.ip()),
         protocol,
-        mark,
-        reply,
+        mark: Fwmark(0),
+        reply: false,
     };
     let mut ways = marks.flat_map(|mark| [(mark, false), (mark, true)]);
-    ways.any(|way| verdict(policy, &flow(way)).accept)
+    ways.any(|(mark, reply)| {
+        (flow.mark, flow.reply) = (mark, reply);
+        verdict(policy, &flow).accept
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const FIRST: u64 = 0xefff_fff9;
 const FIRST_USER: u64 = 0xefff_fffd;
 
 /// Where named network namespaces are (ip-netns(8)).
-const NAMES: &str = "/run/netns";
+pub const NAMES: &str = "/run/netns";
 
 /// Files that container engines put into a container.
 const CONTAINER: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
@@ -45,17 +45,16 @@ struct Evidence {
 
 /// Whether this may be the namespace that the machine itself lives in.
 pub fn may_be_own_namespace() -> bool {
-    let parent = getppid();
     let in_container = || CONTAINER.iter().any(|path| Path::new(path).exists());
     // A container may have been given the machine's own (`network_mode: host`).
     let first = getpid() == Pid::INIT;
-    let under_init = parent == Some(Pid::INIT) && in_container();
+    let under_init = getppid() == Some(Pid::INIT) && in_container();
     let own = (first || under_init) && !has_devices_of_a_machine();
     may_be_own(&Evidence {
         ours: namespace("self", "net"),
         named: is_named(namespace("self", "net")),
         rootless: namespace("self", "user").is_some_and(|user| user != FIRST_USER),
-        ancestors: ancestors(parent),
+        ancestors: ancestors().filter_map(lives_in).collect(),
         first_process: first && own,
         under_init: under_init && own,
     })
@@ -95,15 +94,14 @@ fn has_devices_of_a_machine() -> bool {
     link::devices().map_or(true, |devices| devices.iter().any(of_a_machine))
 }
 
-fn ancestors(mut pid: Option<Pid>) -> Vec<u64> {
-    let mut found = Vec::new();
-    for _ in 0..ANCESTORS {
-        let Some(ancestor) = pid else { break };
-        let number = ancestor.as_raw_nonzero().to_string();
-        found.extend(namespace(&number, "net"));
-        pid = parent(&number);
-    }
-    found
+/// The processes that started this one, the nearest first, as far as they can be seen.
+pub fn ancestors() -> impl Iterator<Item = Pid> {
+    std::iter::successors(getppid(), |pid| parent(*pid)).take(ANCESTORS)
+}
+
+/// The network namespace of a process.
+fn lives_in(process: Pid) -> Option<u64> {
+    namespace(&process.as_raw_nonzero().to_string(), "net")
 }
 
 /// Whether this network namespace has a name (ip-netns(8)).
@@ -124,8 +122,8 @@ fn namespace(process: &str, kind: &str) -> Option<u64> {
 }
 
 /// The fourth field of /proc/PID/stat, counted after the name, which may hold anything (proc(5)).
-fn parent(process: &str) -> Option<Pid> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+fn parent(process: Pid) -> Option<Pid> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
     Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
 }
@@ -216,6 +214,6 @@ mod tests {
     #[test]
     fn this_test_finds_its_own_ancestors() {
         let ours = namespace("self", "net").unwrap();
-        assert!(ancestors(getppid()).contains(&ours));
+        assert!(ancestors().filter_map(lives_in).any(|it| it == ours));
     }
 }
