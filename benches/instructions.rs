@@ -74,9 +74,9 @@ fn main() {
 fn seal(packets: usize, len: usize) {
     let now = Instant::now();
     let (mut near, _far) = connected(now);
-    let (mut packet, mut sealed) = (packet(len), [0; ROOM]);
+    let (packet, mut sealed) = (packet(len), [0; ROOM]);
     for _ in 0..packets {
-        near.seal(now, black_box(&mut packet), len, MTU, &mut sealed);
+        near.seal(now, black_box(&packet), MTU, &mut sealed);
     }
 }
 
@@ -84,9 +84,9 @@ fn seal(packets: usize, len: usize) {
 fn open(packets: usize, len: usize) {
     let now = Instant::now();
     let (mut near, mut far) = connected(now);
-    let (mut packet, mut sealed, mut opened) = (packet(len), [0; ROOM], [0; ROOM]);
+    let (packet, mut sealed, mut opened) = (packet(len), [0; ROOM], [0; ROOM]);
     for _ in 0..packets {
-        let Sealed::Send(size) = near.seal(now, &mut packet, len, MTU, &mut sealed) else {
+        let Sealed::Send(size) = near.seal(now, &packet, MTU, &mut sealed) else {
             panic!("not sealed");
         };
         far.open(now, black_box(&sealed[..size]), &mut opened);

@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use boringtun::x25519;
 use vpngw::config::{PublicKey, Secret};
 use vpngw::wireguard::PeerSetup;
 use vpngw::wireguard::session::{OVERHEAD, Opened, PADDING, SMALLEST_BUFFER, Session};
@@ -14,10 +13,10 @@ pub(crate) const MTU: usize = 1420;
 pub(crate) const ROOM: usize = MTU + PADDING + OVERHEAD + SMALLEST_BUFFER;
 
 fn session(own: u8, other: u8, now: Instant) -> Session {
-    let key = x25519::StaticSecret::from([other; 32]);
+    let key = x25519_dalek::StaticSecret::from([other; 32]);
     let peer = PeerSetup {
         private_key: Secret::new([own; 32]),
-        public_key: PublicKey(x25519::PublicKey::from(&key).to_bytes()),
+        public_key: PublicKey(x25519_dalek::PublicKey::from(&key).to_bytes()),
         preshared_key: None,
         keepalive: None,
         allowed_ips: Vec::new(),
@@ -40,9 +39,9 @@ pub(crate) fn connected(now: Instant) -> (Session, Session) {
     (near, far)
 }
 
-/// An IPv4 packet of `len` bytes, with room for the padding.
-pub(crate) fn packet(len: usize) -> [u8; MTU + PADDING] {
-    let mut packet = [0x5a; MTU + PADDING];
+/// An IPv4 packet of `len` bytes.
+pub(crate) fn packet(len: usize) -> Vec<u8> {
+    let mut packet = vec![0x5a; len];
     packet[0] = 0x45;
     packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     packet

@@ -12,7 +12,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use boringtun::x25519;
 use rustix::thread::UnshareFlags;
 
 use super::{Device, DropReason, Event, PeerSetup, Snapshot};
@@ -70,10 +69,10 @@ fn sockets<const N: usize>() -> [(UdpSocket, SocketAddrV4); N] {
 }
 
 fn peer(own: u8, other: u8) -> PeerSetup {
-    let key = x25519::StaticSecret::from([other; 32]);
+    let key = x25519_dalek::StaticSecret::from([other; 32]);
     PeerSetup {
         private_key: Secret::new([own; 32]),
-        public_key: PublicKey(x25519::PublicKey::from(&key).to_bytes()),
+        public_key: PublicKey(x25519_dalek::PublicKey::from(&key).to_bytes()),
         preshared_key: None,
         keepalive: None,
         allowed_ips: vec!["10.77.0.0/24".parse().unwrap()],

@@ -5,6 +5,7 @@
 //! the handle the rest of the program holds; it reaches the thread through a queue that is looked
 //! at between packets, and reads counters that the thread alone writes.
 
+mod aead;
 mod checksum;
 mod coalesce;
 mod counters;
@@ -14,6 +15,7 @@ mod flow;
 #[cfg(test)]
 mod fuzz;
 mod header;
+mod noise;
 #[cfg(test)]
 mod packets;
 mod peer;

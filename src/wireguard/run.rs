@@ -157,6 +157,9 @@ impl<F: Fn(Event)> Loop<F> {
             self.keep_time(now);
             if !ready.tun && !ready.udp {
                 ready = self.wait()?;
+                if let Some(link) = &mut self.link {
+                    link.session.waited(Instant::now());
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct Outward {
 impl Outward {
     pub(super) fn new(mtu: u16) -> Self {
         Self {
-            buffer: vec![0; VIRTIO + LONGEST_PACKET + PADDING].into(),
+            buffer: vec![0; VIRTIO + LONGEST_PACKET].into(),
             mtu: mtu.into(),
         }
     }
@@ -49,8 +49,7 @@ impl Outward {
         };
         let mut more = true;
         while !link.sender.is_full() {
-            let end = VIRTIO + LONGEST_PACKET;
-            let Some(len) = tun.read(&mut self.buffer[..end])? else {
+            let Some(len) = tun.read(&mut self.buffer)? else {
                 more = false;
                 break;
             };
@@ -93,8 +92,7 @@ impl Outward {
             let size = packet.len();
             let room = (size + PADDING + OVERHEAD).max(SMALLEST_BUFFER);
             let slot = link.sender.slot(room);
-            let buffer = &mut buffer[packet.start..];
-            match link.session.seal(now, buffer, size, self.mtu, slot) {
+            match link.session.seal(now, &buffer[packet], self.mtu, slot) {
                 Sealed::Send(message) => {
                     link.sender.commit(message, ecn);
                     counters.tx_packets.add(1);

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::thread;
 use std::time::{Duration, Instant};
+use x25519_dalek::{PublicKey, StaticSecret};
 
 use anyhow::{Context, bail};
-use boringtun::x25519::{PublicKey, StaticSecret};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::Verdict;

@@ -1,94 +1,93 @@
-//! One WireGuard session: boringtun's `Tunn`, with what it leaves to its caller.
+//! One WireGuard session: when to shake hands, what to seal with, and what to make of each datagram.
 //!
-//! Added here: padding to 16 bytes, a random index, jitter between retries, retries that never end,
-//! a rekey that does not wait for traffic, message limits, and word of handshakes and of silence.
-//! Also the two timers that begin with a packet: boringtun stamps packets with the time of its last
-//! tick, so a question and its answer within one tick look simultaneous and start neither.
-//! Time is passed in; boringtun reads a clock of its own for its timers. Numbers without a source
-//! beside them are those of the WireGuard paper, section 6 (<https://www.wireguard.com/papers/wireguard.pdf>).
+//! Time is passed in; only the wall clock of an initiation's timestamp, random bytes and how long the machine
+//! has slept are asked for here. Numbers without a source beside them are those of the WireGuard paper,
+//! section 6 (<https://www.wireguard.com/papers/wireguard.pdf>). Where it is stricter than the paper: retries
+//! never end, a session is renewed before it is needed, and silence is told of.
 
+mod keypair;
+mod outside;
+mod timers;
+mod window;
+
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::{Tunn, TunnResult};
-use boringtun::x25519;
+use boringtun::noise::TunnResult;
+use boringtun::noise::rate_limiter::RateLimiter;
 
+use super::header::word;
+use super::noise::{
+    COOKIE_REPLY, INITIATION, Identity, Keys, Macs, Pending, RESPONSE, TIMESTAMP, kind,
+};
 use super::peer::PeerSetup;
+use keypair::{Keypair, Keypairs, Place};
+use outside::{asleep, jitter, new_key, random, timestamp};
+
+/// Bytes of the header of a data message (section 5.4.6).
+const HEADER: usize = 16;
 
 /// Bytes a sealed packet is longer than the packet: header 16, tag 16.
-pub const OVERHEAD: usize = 32;
+pub const OVERHEAD: usize = HEADER + 16;
 
-/// Bytes of padding a packet may need; the buffer given to [`Session::seal`] holds as many spare ones.
+/// Bytes of padding a packet may get.
 pub const PADDING: usize = 15;
 
 /// The least a buffer for a message must hold: a handshake initiation.
-pub const SMALLEST_BUFFER: usize = 148;
+pub const SMALLEST_BUFFER: usize = INITIATION;
 
 const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that has not answered for this long has lost the session (section 6.5).
 const UNANSWERED: Duration = KEEPALIVE_TIMEOUT.saturating_add(REKEY_TIMEOUT);
-const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
-const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
-/// "Some random value between 0 and 333 ms" is added to each retry.
-const MOST_JITTER: Duration = Duration::from_millis(333);
 
-/// How often boringtun's timers are looked at.
+/// How often the timers are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Handshakes unanswered for this long are a silence: the state machine tries another peer then.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Packets boringtun keeps while there is no session (`MAX_QUEUE_DEPTH`, boringtun 0.7.1).
+/// Packets that are kept while there is no session.
 const QUEUE: usize = 256;
 
-const HANDSHAKE_INITIATION: u8 = 1;
-const HANDSHAKE_RESPONSE: u8 = 2;
+/// Messages of handshakes a second that are answered without a cookie.
+const UNDER_LOAD: u64 = 10;
+
 /// The first byte of a message that holds an inner packet, or a keepalive.
-pub const DATA: u8 = 4;
+pub const DATA: u8 = kind::DATA[0];
 
 /// A session with one peer, or the attempt to have one.
 pub struct Session {
-    tunn: Tunn,
+    identity: Identity,
+    macs: Macs,
+    limiter: RateLimiter,
     remote: IpAddr,
-    /// The newest completed handshake.
-    established: Option<Established>,
-    /// Index of the session our last handshake response offered, until the peer uses it.
-    offered: Option<[u8; 4]>,
-    /// When the first initiation that is still unanswered left.
-    waiting: Option<Instant>,
-    /// When the last initiation left, and when the next one may.
-    retry: Option<(Instant, Instant)>,
-    /// When the first packet arrived that nothing was sent after.
-    heard: Option<Instant>,
-    /// When the first packet left that nothing valid arrived after.
-    asked: Option<Instant>,
-    next_tick: Instant,
-    /// Packets queued inside boringtun may leave now.
+    keypairs: Keypairs,
+    /// The initiation that is still unanswered.
+    pending: Option<Asked>,
+    /// Of the newest initiation of ours, and of the peer.
+    sent: [u8; TIMESTAMP],
+    received: [u8; TIMESTAMP],
+    /// What waits for a session: packets, and their lengths with padding.
+    queue: VecDeque<(Vec<u8>, usize)>,
+    /// It may leave now.
     drain: bool,
-    /// How many there are.
-    queued: usize,
-    /// How many were given up since somebody asked.
+    /// How many packets were given up since somebody asked.
     lost: u64,
+    timers: timers::Timers,
     handshake: bool,
-    silence: Silence,
 }
 
-#[derive(Clone, Copy)]
-struct Established {
+struct Asked {
     at: Instant,
-    initiator: bool,
-}
-
-#[derive(PartialEq, Eq)]
-enum Silence {
-    Unreported,
-    Due,
-    Reported,
+    /// The index that answers carry.
+    index: u32,
+    pending: Pending,
 }
 
 /// What became of a packet that should leave.
@@ -123,230 +122,218 @@ impl Session {
     /// # Errors
     /// The kernel gives no random bytes.
     pub fn new(peer: &PeerSetup, remote: Ipv4Addr, now: Instant) -> io::Result<Self> {
-        let mut index = [0; 4];
-        rustix::rand::getrandom(&mut index, rustix::rand::GetRandomFlags::empty())?;
-        // boringtun numbers sessions in the low 8 bits of the index.
-        let index = u32::from_le_bytes(index) >> 8;
-        let tunn = Tunn::new(
-            x25519::StaticSecret::from(*peer.private_key.expose()),
-            x25519::PublicKey::from(peer.public_key.0),
-            peer.preshared_key.as_ref().map(|key| *key.expose()),
-            peer.keepalive,
-            index,
-            None,
-        );
+        random::<1>()?;
+        let preshared = peer.preshared_key.as_ref();
+        let identity = Identity::new(&peer.private_key, peer.public_key, preshared);
         Ok(Self {
-            tunn,
+            macs: Macs::new(identity.peer()),
+            limiter: RateLimiter::new(&(*identity.public()).into(), UNDER_LOAD),
+            identity,
             remote: remote.into(),
-            established: None,
-            offered: None,
-            waiting: None,
-            retry: None,
-            heard: None,
-            asked: None,
-            next_tick: now,
+            keypairs: Keypairs::default(),
+            pending: None,
+            sent: [0; TIMESTAMP],
+            received: [0; TIMESTAMP],
+            queue: VecDeque::new(),
             drain: false,
-            queued: 0,
             lost: 0,
+            timers: timers::Timers::new(peer.keepalive, now),
             handshake: false,
-            silence: Silence::Unreported,
         })
     }
 
     /// The peer is reached at another address from now on.
     pub fn moved(&mut self, remote: Ipv4Addr) {
         self.remote = remote.into();
-        self.waiting = None;
-        self.silence = Silence::Unreported;
+        self.timers.moved();
     }
 
     /// Writes a handshake initiation to `dst`, or leaves it to the timer where the last one left less than
     /// REKEY_TIMEOUT ago: closer ones look like a flood to the peer (drivers/net/wireguard/noise.c,
     /// `INITIATIONS_PER_SECOND`), and their timestamps may not differ.
     pub fn begin(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
-        match self.retry {
-            Some((_, next)) if now < next => {
-                self.next_tick = next;
-                None
-            }
-            Some(_) | None => self.initiate(now, dst),
+        if self.timers.may_initiate(now) {
+            self.initiate(now, dst)
+        } else {
+            self.timers.wait_for_retry();
+            None
         }
     }
 
     /// Writes a handshake initiation to `dst`, even when one is on its way.
     pub fn initiate(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
-        match self.tunn.format_handshake_initiation(dst, true) {
-            TunnResult::WriteToNetwork(message) => {
-                let len = message.len();
-                self.initiated(now);
-                Some(len)
-            }
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => None,
-        }
+        // Without random bytes, or with a peer whose key is none, there is no handshake: a silence all the same.
+        self.timers.initiated(now, jitter());
+        let message = dst.first_chunk_mut::<INITIATION>()?;
+        let index = self.new_index()?;
+        self.sent = timestamp(SystemTime::now(), self.sent);
+        let pending = self
+            .identity
+            .initiate(index, &self.sent, new_key()?, message)?;
+        self.macs.sign(now, message);
+        self.pending = Some(Asked {
+            at: now,
+            index,
+            pending,
+        });
+        Some(INITIATION)
     }
 
-    /// Seals the packet in the first `len` bytes of `buffer` into `dst`. The bytes after it are padding
-    /// meanwhile and themselves again afterwards; there are at least [`PADDING`] of them. `dst` holds at
-    /// least `len` + [`PADDING`] + [`OVERHEAD`] and [`SMALLEST_BUFFER`] bytes.
-    pub fn seal(
-        &mut self,
-        now: Instant,
-        buffer: &mut [u8],
-        len: usize,
-        mtu: usize,
-        dst: &mut [u8],
-    ) -> Sealed {
-        let padded = padded(len, mtu);
-        let mut saved = [0; PADDING];
-        let saved = &mut saved[..padded - len];
-        saved.copy_from_slice(&buffer[len..padded]);
-        buffer[len..padded].fill(0);
-        let result = self.tunn.encapsulate(&buffer[..padded], dst);
-        buffer[len..padded].copy_from_slice(saved);
-        let TunnResult::WriteToNetwork(message) = result else {
-            self.keep();
-            return Sealed::Queued;
+    /// Seals a packet into `dst`, which holds at least the packet, [`PADDING`] and [`OVERHEAD`], and
+    /// [`SMALLEST_BUFFER`] bytes. Its padding keeps within `mtu`.
+    pub fn seal(&mut self, now: Instant, packet: &[u8], mtu: usize, dst: &mut [u8]) -> Sealed {
+        let fresh = |keypair: &&mut Keypair| keypair.is_fresh(now);
+        let Some(keypair) = self.keypairs.current.as_mut().filter(fresh) else {
+            return self.keep(now, packet, padded(packet.len(), mtu), dst);
         };
-        let size = message.len();
-        if message[0] == HANDSHAKE_INITIATION {
-            self.keep();
-            self.initiated(now);
-            return Sealed::Ask(size);
+        if keypair.is_used_up() {
+            self.timers.renew();
         }
-        self.heard = None;
-        self.asked.get_or_insert(now);
-        match limit(counter(message)) {
-            Limit::Within => {}
-            Limit::Rekey => self.age(),
-            Limit::Reject => {
-                self.age();
-                return Sealed::Exhausted;
-            }
-        }
-        Sealed::Send(size)
+        self.timers.asked(now);
+        keypair
+            .seal(packet, padded(packet.len(), mtu), dst)
+            .map_or(Sealed::Exhausted, Sealed::Send)
     }
 
     /// Opens one datagram into `dst`, which is at least as long and holds [`SMALLEST_BUFFER`] bytes.
     pub fn open(&mut self, now: Instant, datagram: &[u8], dst: &mut [u8]) -> Opened {
-        let Some(&kind) = datagram.first() else {
-            // boringtun takes an empty datagram for a question about its queue.
+        let Some(kind) = datagram.first_chunk::<4>() else {
             return Opened::Rejected;
         };
-        if kind == DATA && datagram.len() >= OVERHEAD && counter(datagram) >= REJECT_AFTER_MESSAGES
-        {
-            return Opened::Rejected;
-        }
-        let opened = match self.tunn.decapsulate(Some(self.remote), datagram, dst) {
-            TunnResult::Done => Opened::Nothing,
-            TunnResult::Err(_) => return Opened::Rejected,
-            TunnResult::WriteToNetwork(reply) => {
-                let size = reply.len();
-                match (kind, reply[0]) {
-                    (HANDSHAKE_INITIATION, HANDSHAKE_RESPONSE) => {
-                        self.offered = Some([reply[4], reply[5], reply[6], reply[7]]);
-                    }
-                    (HANDSHAKE_RESPONSE, DATA) => self.completed(now, true),
-                    // A cookie: whoever this was is asked to try again.
-                    _ => return Opened::Reply(size),
-                }
-                Opened::Reply(size)
-            }
-            // An IPv6 packet is told from an IPv4 one by whoever looks at it next.
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Opened::Packet(packet.len())
-            }
+        let opened = match *kind {
+            kind::DATA => self.open_data(now, datagram, dst),
+            kind::INITIATION => self.answer(now, datagram, dst),
+            kind::RESPONSE => self.complete(now, datagram, dst),
+            kind::COOKIE_REPLY => self.take_cookie(now, datagram),
+            _ => None,
         };
-        // What is left was authentic.
-        self.asked = None;
-        if matches!(opened, Opened::Packet(_)) {
-            self.heard.get_or_insert(now);
-        }
-        if kind == DATA && self.offered.is_some_and(|index| datagram[4..8] == index) {
-            self.completed(now, false);
-        }
-        opened
+        opened.unwrap_or(Opened::Rejected)
     }
 
-    /// Writes to `dst` the next message that waited for the session; called until there is none. It is an
-    /// inner packet sealed, or an initiation.
+    fn open_data(&mut self, now: Instant, datagram: &[u8], dst: &mut [u8]) -> Option<Opened> {
+        let (header, body) = datagram.split_first_chunk::<HEADER>()?;
+        let (place, keypair) = self.keypairs.find(index(header, 4))?;
+        let len = keypair.open(now, counter(header), body, dst)?;
+        self.timers.heard_something(now);
+        if place == Place::Next {
+            self.keypairs.confirm();
+            self.completed(now);
+        }
+        if len == 0 {
+            return Some(Opened::Nothing);
+        }
+        let len = inner_len(&dst[..len])?;
+        self.timers.heard_packet(now);
+        Some(Opened::Packet(len))
+    }
+
+    /// The peer asks for a session.
+    fn answer(&mut self, now: Instant, datagram: &[u8], dst: &mut [u8]) -> Option<Opened> {
+        let initiation = datagram.try_into().ok()?;
+        if let Some(cookie) = self.verify(datagram, dst)? {
+            return Some(cookie);
+        }
+        let initiation = self.identity.read(initiation)?;
+        if initiation.timestamp <= self.received {
+            return None;
+        }
+        self.received = initiation.timestamp;
+        let response = dst.first_chunk_mut::<RESPONSE>()?;
+        let ours = self.new_index()?;
+        let keys = self
+            .identity
+            .respond(initiation, ours, &new_key()?, response)?;
+        self.macs.sign(now, response);
+        let keypair = self.keypair(&keys, ours, now, false);
+        self.keypairs.offer(keypair);
+        self.timers.heard_something(now);
+        Some(Opened::Reply(RESPONSE))
+    }
+
+    /// The peer has answered our initiation: a keepalive tells it that the answer has arrived.
+    fn complete(&mut self, now: Instant, datagram: &[u8], dst: &mut [u8]) -> Option<Opened> {
+        let response: &[u8; RESPONSE] = datagram.try_into().ok()?;
+        let asked = self.pending.as_ref()?;
+        let ours = asked.index;
+        if index(response, 8) != ours || now >= asked.at + REKEY_ATTEMPT_TIME {
+            return None;
+        }
+        if let Some(cookie) = self.verify(datagram, dst)? {
+            return Some(cookie);
+        }
+        let keys = self.identity.finish(&asked.pending, response)?;
+        self.pending = None;
+        let keypair = self.keypair(&keys, ours, now, true);
+        self.keypairs.install(keypair);
+        self.timers.heard_something(now);
+        self.completed(now);
+        self.keepalive(now, dst).map(Opened::Reply)
+    }
+
+    fn take_cookie(&mut self, now: Instant, datagram: &[u8]) -> Option<Opened> {
+        let reply: &[u8; COOKIE_REPLY] = datagram.try_into().ok()?;
+        // Whatever we sent, the index in it was ours: an initiation's or an offered pair's.
+        let asked = index(reply, 4);
+        (self.is_ours(asked) && self.macs.take_cookie(now, reply)).then_some(Opened::Nothing)
+    }
+
+    /// Looks at the codes of a handshake's message; under load the answer may be a cookie. `None`: it was made
+    /// by somebody who does not even know our public key.
+    fn verify(&self, datagram: &[u8], dst: &mut [u8]) -> Option<Option<Opened>> {
+        match self.limiter.verify_packet(Some(self.remote), datagram, dst) {
+            Ok(_) => Some(None),
+            Err(TunnResult::WriteToNetwork(cookie)) => Some(Some(Opened::Reply(cookie.len()))),
+            Err(
+                TunnResult::Done
+                | TunnResult::Err(_)
+                | TunnResult::WriteToTunnelV4(..)
+                | TunnResult::WriteToTunnelV6(..),
+            ) => None,
+        }
+    }
+
+    /// Writes to `dst` the next packet that waited for the session, sealed; called until there is none.
     pub fn next_queued(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
         if !self.drain {
             return None;
         }
-        match self.tunn.decapsulate(None, &[], dst) {
-            TunnResult::WriteToNetwork(message) => {
-                let (size, kind) = (message.len(), message[0]);
-                if kind == DATA {
-                    self.queued = self.queued.saturating_sub(1);
-                } else {
-                    self.drain = false;
-                    self.initiated(now);
-                }
-                Some(size)
-            }
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => {
-                self.drain = false;
-                self.queued = 0;
-                None
-            }
-        }
+        let fresh = |keypair: &&mut Keypair| keypair.is_fresh(now);
+        let keypair = self.keypairs.current.as_mut().filter(fresh);
+        let next = keypair.and_then(|keypair| Some((keypair, self.queue.pop_front()?)));
+        let Some((keypair, (packet, padded))) = next else {
+            self.drain = false;
+            return None;
+        };
+        self.timers.asked(now);
+        keypair.seal(&packet, padded, dst)
     }
 
     /// When [`Self::tick`] wants to be called next.
     pub fn deadline(&self) -> Instant {
-        self.next_tick
+        self.timers.next_tick
     }
 
     /// Looks at the timers. Writes to `dst` the message they call for: an initiation or a keepalive.
     pub fn tick(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
-        self.next_tick = now + TICK;
-        if let Some((sent, next)) = self.retry
-            && now >= sent + REKEY_TIMEOUT - TICK
-            && now < next
-        {
-            // boringtun would repeat the initiation after 5 s to the dot.
-            self.next_tick = next;
-            return None;
+        self.limiter.reset_count();
+        self.tick_after(asleep(), now, dst)
+    }
+
+    /// `asleep`: how long the machine has slept since it started.
+    fn tick_after(&mut self, asleep: Duration, now: Instant, dst: &mut [u8]) -> Option<usize> {
+        self.timers.asleep = asleep;
+        self.keypairs.expire(now, asleep);
+        self.pending
+            .take_if(|asked| now >= asked.at + REKEY_ATTEMPT_TIME);
+        if self.timers.has_given_up(now) {
+            self.lost += self.queue.len() as u64;
+            self.queue.clear();
         }
-        if self.silence == Silence::Unreported && elapsed(self.waiting, now, SILENCE) {
-            self.silence = Silence::Due;
+        match self.timers.tick(now, self.keypairs.current.as_ref()) {
+            timers::Due::Nothing => None,
+            timers::Due::Initiation => self.initiate(now, dst),
+            timers::Due::Keepalive => self.keepalive(now, dst),
         }
-        let message = match self.tunn.update_timers(dst) {
-            TunnResult::WriteToNetwork(message) => Some((message.len(), message[0])),
-            TunnResult::Err(WireGuardError::ConnectionExpired) => {
-                // It has emptied its queue.
-                self.lost += std::mem::take(&mut self.queued) as u64;
-                return self.initiate(now, dst);
-            }
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => None,
-        };
-        if let Some((size, kind)) = message {
-            if kind == HANDSHAKE_INITIATION {
-                self.initiated(now);
-            } else {
-                self.heard = None;
-            }
-            return Some(size);
-        }
-        let idle = self.retry.is_none_or(|(_, next)| now >= next);
-        // boringtun counts time asleep, `now` does not: it may have dropped a session that looks young.
-        let gone = self.tunn.time_since_last_handshake().is_none();
-        if idle && (gone || self.rekey_is_due(now) || elapsed(self.asked, now, UNANSWERED)) {
-            return self.initiate(now, dst);
-        }
-        if elapsed(self.heard, now, KEEPALIVE_TIMEOUT) {
-            return self.keepalive(dst);
-        }
-        None
     }
 
     /// Whether a handshake was completed since the last call.
@@ -356,11 +343,13 @@ impl Session {
 
     /// Whether a silence has begun that was not told of yet.
     pub fn take_silence(&mut self) -> bool {
-        let due = self.silence == Silence::Due;
-        if due {
-            self.silence = Silence::Reported;
-        }
-        due
+        self.timers.take_silence()
+    }
+
+    /// To be called after a wait, in which the machine may have slept: keys that have become too old are of no
+    /// use from now on.
+    pub fn waited(&mut self, now: Instant) {
+        self.keypairs.expire(now, asleep());
     }
 
     /// How many packets were given up, while there was no session, since the last call.
@@ -368,66 +357,51 @@ impl Session {
         std::mem::take(&mut self.lost)
     }
 
-    /// boringtun has queued a packet, or dropped it because there are too many.
-    fn keep(&mut self) {
-        if self.queued < QUEUE {
-            self.queued += 1;
-        } else {
+    /// Keeps a packet until there is a session, which an initiation asks for unless one is on its way.
+    fn keep(&mut self, now: Instant, packet: &[u8], padded: usize, dst: &mut [u8]) -> Sealed {
+        if self.queue.len() == QUEUE {
+            self.queue.pop_front();
             self.lost += 1;
         }
+        self.queue.push_back((packet.to_owned(), padded));
+        let asked = self
+            .timers
+            .may_initiate(now)
+            .then(|| self.initiate(now, dst));
+        asked.flatten().map_or(Sealed::Queued, Sealed::Ask)
     }
 
     /// Tells the peer that what it sent has arrived.
-    fn keepalive(&mut self, dst: &mut [u8]) -> Option<usize> {
-        self.heard = None;
-        match self.tunn.encapsulate(&[], dst) {
-            TunnResult::WriteToNetwork(message) => Some(message.len()),
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => None,
-        }
+    fn keepalive(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
+        let keypair = self.keypairs.current.as_mut()?;
+        self.timers.answered(now);
+        keypair.seal(&[], 0, dst)
     }
 
-    fn initiated(&mut self, now: Instant) {
-        self.asked = None;
-        self.waiting.get_or_insert(now);
-        let next = now + REKEY_TIMEOUT + jitter();
-        self.retry = Some((now, next));
-    }
-
-    fn completed(&mut self, now: Instant, initiator: bool) {
-        self.established = Some(Established { at: now, initiator });
-        self.offered = None;
-        self.waiting = None;
-        self.retry = None;
-        self.silence = Silence::Unreported;
+    fn completed(&mut self, now: Instant) {
+        self.timers.completed(now);
         self.handshake = true;
         self.drain = true;
     }
 
-    /// Makes the session so old that the next tick renews it.
-    fn age(&mut self) {
-        self.established = None;
+    fn keypair(&self, keys: &Keys, ours: u32, now: Instant, initiator: bool) -> Keypair {
+        Keypair::new(keys, ours, now, asleep(), initiator)
     }
 
-    /// The initiator renews after 120 s, sent anything or not; the responder steps in when the
-    /// initiator has not by the time only a handshake's worth is left.
-    fn rekey_is_due(&self, now: Instant) -> bool {
-        self.established.is_none_or(|session| {
-            let age = now.saturating_duration_since(session.at);
-            let most = if session.initiator {
-                REKEY_AFTER_TIME
-            } else {
-                REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
-            };
-            age >= most
-        })
+    /// An index by which no other answer comes. `None`: the kernel gives no random bytes.
+    fn new_index(&mut self) -> Option<u32> {
+        loop {
+            let index = u32::from_le_bytes(random().ok()?);
+            if !self.is_ours(index) {
+                return Some(index);
+            }
+        }
     }
-}
 
-fn elapsed(since: Option<Instant>, now: Instant, time: Duration) -> bool {
-    since.is_some_and(|since| now >= since + time)
+    fn is_ours(&mut self, index: u32) -> bool {
+        let asked = self.pending.as_ref();
+        asked.is_some_and(|asked| asked.index == index) || self.keypairs.find(index).is_some()
+    }
 }
 
 /// The length with padding: a multiple of 16, and not more than the MTU where the packet itself is not
@@ -436,35 +410,33 @@ fn padded(len: usize, mtu: usize) -> usize {
     len.next_multiple_of(16).min(mtu).max(len)
 }
 
+/// The length of the inner packet by its own header, without the padding; `None` if it says more than there is.
+fn inner_len(packet: &[u8]) -> Option<usize> {
+    let (at, least) = match packet[0] >> 4 {
+        4 => (2, 20),
+        6 => (4, 40),
+        _ => return None,
+    };
+    let told = usize::from(word(packet.get(..least)?, at));
+    // The length field of IPv6 does not count its header (RFC 8200, section 3).
+    let len = if least == 40 { told + least } else { told };
+    (least..=packet.len()).contains(&len).then_some(len)
+}
+
 /// The counter of a data message (section 5.4.6).
-fn counter(message: &[u8]) -> u64 {
+fn counter(header: &[u8; HEADER]) -> u64 {
     let mut bytes = [0; 8];
-    bytes.copy_from_slice(&message[8..16]);
+    bytes.copy_from_slice(&header[8..]);
     u64::from_le_bytes(bytes)
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Limit {
-    Within,
-    Rekey,
-    Reject,
-}
-
-fn limit(counter: u64) -> Limit {
-    if counter < REKEY_AFTER_MESSAGES {
-        Limit::Within
-    } else if counter < REJECT_AFTER_MESSAGES {
-        Limit::Rekey
-    } else {
-        Limit::Reject
-    }
-}
-
-fn jitter() -> Duration {
-    let mut random = [0; 2];
-    // Without random bytes there is no jitter, which is what boringtun does by itself.
-    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    MOST_JITTER.mul_f64(f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX))
+fn index(message: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([
+        message[at],
+        message[at + 1],
+        message[at + 2],
+        message[at + 3],
+    ])
 }
 
 #[cfg(test)]

@@ -1,0 +1,67 @@
+//! What a session asks the machine for: the wall clock, how long it has slept, random bytes.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use super::super::noise::{Secret, TIMESTAMP, blank};
+
+/// "Some random value between 0 and 333 ms" is added to each retry (section 6.4).
+pub(super) const MOST_JITTER: Duration = Duration::from_millis(333);
+
+/// The time as TAI64N (<https://cr.yp.to/libtai/tai64.html>), later than `last` even where the clock was set back.
+pub(super) fn timestamp(now: SystemTime, last: [u8; TIMESTAMP]) -> [u8; TIMESTAMP] {
+    // What the kernel counts from (`tai64n_now`, drivers/net/wireguard/noise.c): a peer compares with what it
+    // got last, whatever program has sent that.
+    const EPOCH: u64 = (1 << 62) + 10;
+    // As coarse as the kernel's: the peer is not to learn our clock to the nanosecond.
+    const STEP: u32 = 1 << 24;
+    let since = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut stamp = [0; TIMESTAMP];
+    stamp[..8].copy_from_slice(&(since.as_secs() + EPOCH).to_be_bytes());
+    stamp[8..].copy_from_slice(&(since.subsec_nanos() & !(STEP - 1)).to_be_bytes());
+    if stamp > last {
+        return stamp;
+    }
+    // What follows as a number follows as a timestamp, for a receiver compares bytes (section 5.4.2).
+    let mut next = [0; 16];
+    next[4..].copy_from_slice(&last);
+    let next = (u128::from_be_bytes(next) + u128::from(STEP)).to_be_bytes();
+    stamp.copy_from_slice(&next[4..]);
+    stamp
+}
+
+/// How long the machine has slept since it started: a boot-time clock counts that, the one of [`Instant`] does not.
+pub(super) fn asleep() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    read(ClockId::Boottime).saturating_sub(read(ClockId::Monotonic))
+}
+
+/// Random bytes.
+///
+/// # Errors
+/// The kernel gives none.
+pub(super) fn random<const LEN: usize>() -> io::Result<[u8; LEN]> {
+    let mut bytes = [0; LEN];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    // The kernel gives up to 256 bytes whole (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, flags)?;
+    Ok(bytes)
+}
+
+/// A key nobody else knows; `None`: the kernel gives no random bytes.
+pub(super) fn new_key() -> Option<Secret> {
+    let mut key = blank();
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut key[..], flags).ok()?;
+    Some(key)
+}
+
+/// By how much the next retry comes later.
+pub(super) fn jitter() -> Duration {
+    // Without random bytes there is no jitter.
+    let random = random().map_or(0, u16::from_le_bytes);
+    MOST_JITTER.mul_f64(f64::from(random) / f64::from(u16::MAX))
+}
