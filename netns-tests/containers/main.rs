@@ -18,6 +18,7 @@ mod lab;
 mod probes;
 
 mod docker;
+mod joined;
 mod stage;
 mod swarm;
 
