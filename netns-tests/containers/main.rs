@@ -24,6 +24,7 @@ mod swarm;
 
 mod inside;
 mod profiles;
+mod rejoin;
 mod sealed;
 mod shared;
 mod stranded;
