@@ -144,6 +144,33 @@ fn each_kind_that_is_stopped_is_listed_with_destination_user_and_reason() {
     lab.sensor.verdict();
 }
 
+/// So that nobody takes it for a program that tries to get out.
+#[test]
+fn what_the_gateway_tries_itself_is_listed_as_its_own() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let nowhere = at(Ipv4Addr::new(192, 0, 2, 1), 9);
+    let own = listed(&gateway, "its own check", |line| line.own);
+    assert_eq!((to(&own), own.uid), (Some(nowhere), Some(0)));
+    lab.ns.enter("app", || {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.bind_device(Some(b"eth0")).unwrap();
+        socket.send_to(b"announce", &nowhere.into()).unwrap_err();
+    });
+    let same = listed(&gateway, "a program that goes there", |line| {
+        to(line) == Some(nowhere) && !line.own
+    });
+    assert_eq!((same.uid, same.packets), (Some(0), 1));
+    let page = String::from_utf8(gateway.ctl(&["blocked"]).stdout).unwrap();
+    let checks = page.lines().filter(|line| line.contains("its own check"));
+    let words: Vec<Vec<_>> = checks.map(|l| l.split_whitespace().collect()).collect();
+    assert!(
+        words.iter().all(|line| line.contains(&"vpngw")) && words.len() == 1,
+        "{page}"
+    );
+    lab.sensor.verdict();
+}
+
 /// What is permitted is not listed, and what is listed is not in the log.
 #[test]
 fn what_passes_is_not_listed_and_no_address_is_in_the_log() {

@@ -22,6 +22,13 @@ fn log(lab: &Lab) -> String {
     fs::read_to_string(lab.folder.path().join("app/log")).unwrap()
 }
 
+fn wait_name(lab: &Lab) {
+    wait("it has its name again", SOON, || {
+        let shown = lab.ns.output("app", "ip link show dev tun0");
+        shown.status.success().then_some(())
+    });
+}
+
 /// Tokens in clear at the far end of a device.
 struct Far {
     tokens: Arc<AtomicU64>,
@@ -202,13 +209,7 @@ fn names_that_change_open_nothing() {
     for name in ["wg9", "eth7"] {
         lab.app(&format!("ip link set tun0 name {name}"));
         flood.goes_on(100);
-        wait("it has its name again", SOON, || {
-            lab.ns
-                .output("app", "ip link show dev tun0")
-                .status
-                .success()
-                .then_some(())
-        });
+        wait_name(&lab);
         stream
             .echo(PATIENCE)
             .unwrap_or_else(|why| panic!("{name}: {why}"));
@@ -232,13 +233,7 @@ fn names_that_change_open_nothing() {
         assert_eq!(far.tokens(), 0, "the thief's cable carries traffic");
         lab.app("ip link del tun0");
     }
-    wait("it has its name again", SOON, || {
-        lab.ns
-            .output("app", "ip link show dev tun0")
-            .status
-            .success()
-            .then_some(())
-    });
+    wait_name(&lab);
     stream.echo(PATIENCE).unwrap();
     assert_eq!(ifindex(&lab.ns, "app", "tun0"), index);
     gateway.wait_connected();

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
 use crate::commands::exec::Wanted;
 use crate::commands::run::Place;
 use crate::commands::status::Output;
-use crate::commands::{blocked, capture};
+use crate::commands::{blocked, capture, rejoin};
 use crate::config::{SEALED_SOCKET, SOCKET};
 
 /// A VPN gateway that fails closed
@@ -142,6 +142,8 @@ pub enum Command {
     Cleanup,
     /// Run a program in the namespace of a gateway, with no other way to look up names
     Exec(Exec),
+    /// Docker, shared topology: restart programs that lost their network when the gateway was restarted
+    Rejoin(Rejoin),
     /// Show it at work between namespaces of this machine
     Demo {
         /// Leave a shell open inside
@@ -332,6 +334,27 @@ fn minutes(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Whose dependants are restarted.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Rejoin {
+    /// The gateway's container, or its service of a compose file
+    #[arg(long, value_name = "NAME")]
+    gateway: String,
+    /// Docker's socket
+    #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
+    docker_socket: PathBuf,
+}
+
+impl Rejoin {
+    /// What the flags ask for.
+    pub fn wanted(self) -> rejoin::Wanted {
+        rejoin::Wanted {
+            gateway: self.gateway,
+            docker: self.docker_socket,
+        }
+    }
+}
+
 /// How the stopped packets are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub struct Blocked {
@@ -357,123 +380,4 @@ impl Blocked {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn without_a_command_it_runs() {
-        assert_eq!(parse("vpngw").command, None);
-        assert_eq!(
-            parse("vpngw run").command,
-            Some(Command::Run(Run::default()))
-        );
-    }
-
-    #[test]
-    fn shared_flags_stand_before_or_after_the_command() {
-        for line in [
-            "vpngw --socket /a --config b status",
-            "vpngw status --config b --socket /a",
-            "vpngw --config b status --socket /a",
-        ] {
-            let shared = parse(line).shared;
-            assert_eq!(shared.socket(), Path::new("/a"), "{line}");
-            assert_eq!(shared.config(), Some(Path::new("b")), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_socket_has_a_default_that_can_be_told_from_a_wish() {
-        assert_eq!(Shared::default().socket(), Path::new(SOCKET));
-        assert_eq!(Shared::default().named_socket(), None);
-    }
-
-    #[test]
-    fn an_empty_name_is_none() {
-        let shared = Cli::try_parse_from(["vpngw", "--config", "", "--socket", ""])
-            .unwrap()
-            .shared;
-        assert_eq!((shared.config(), shared.named_socket()), (None, None));
-    }
-
-    #[test]
-    fn wrong_arguments_without_another_command_were_meant_to_run() {
-        let meant = |line: &str| means_run(line.split(' ').map(OsString::from));
-        assert!(meant("--bogus") && meant("run --bogus") && meant("rnu"));
-        assert!(meant("warden --bogus") && !meant("engine --bogus"));
-        assert!(!meant("status --bogus") && !meant("--bogus check"));
-    }
-
-    #[test]
-    fn watch_and_json_exclude_each_other() {
-        assert_eq!(status("vpngw status").output(), Output::Page);
-        assert_eq!(status("vpngw status --watch").output(), Output::Watch);
-        assert_eq!(status("vpngw status --json").output(), Output::Json);
-        let both = "vpngw status --watch --json".split(' ');
-        assert_eq!(Cli::try_parse_from(both).unwrap_err().exit_code(), 2);
-    }
-
-    #[test]
-    fn every_command_parses() {
-        for line in [
-            "engine --link-fd 3",
-            "engine",
-            "engine --socket-of-warden /a",
-            "warden",
-            "warden --socket-of-warden /a --allow-host",
-            "healthcheck",
-            "doctor",
-            "doctor --json",
-            "blocked",
-            "blocked --json",
-            "blocked --follow",
-            "capture -w a.pcap",
-            "capture --minutes 0.5 --megabytes 8 --whole --force --write a.pcap",
-            "check",
-            "plan",
-            "explain 1.1.1.1:53/udp",
-            "connect",
-            "disconnect",
-            "cleanup",
-            "exec --netns torrent -- qbittorrent-nox --profile=/srv",
-            "exec --pid 7 --user torrent -- sh",
-            "demo",
-            "demo --shell",
-        ] {
-            assert!(parse(&format!("vpngw {line}")).command.is_some(), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_units_of_the_profile_run_commands_that_exist() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/host");
-        let mut found = 0;
-        for unit in std::fs::read_dir(folder).unwrap() {
-            let text = std::fs::read_to_string(unit.unwrap().path()).unwrap();
-            for line in text.lines() {
-                if let Some(words) = line.strip_prefix("ExecStart=/usr/local/bin/") {
-                    assert!(parse(words).command.is_some(), "{words}");
-                    found += 1;
-                }
-            }
-        }
-        assert_eq!(found, 2);
-    }
-
-    fn status(line: &str) -> Status {
-        match parse(line).command {
-            Some(Command::Status(status)) => status,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn parse(line: &str) -> Cli {
-        Cli::try_parse_from(line.split(' ')).unwrap()
-    }
-}
+mod tests;

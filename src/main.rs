@@ -8,7 +8,7 @@ use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
     blocked, capture, check, cleanup, connect, demo, disconnect, doctor, engine, exec, explain,
-    healthcheck, leaks, leaktest, load, plan, preview, run, status, warden,
+    healthcheck, leaks, leaktest, load, plan, preview, rejoin, run, status, warden,
 };
 
 fn main() -> Code {
@@ -63,6 +63,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         }
         Command::Cleanup => cleanup::run(shared.socket()),
         Command::Exec(flags) => exec::run(shared.socket(), &flags.wanted()),
+        Command::Rejoin(flags) => rejoin::run(&flags.wanted()),
         Command::Demo { shell } => match demo::run(demo::Args { shell })? {
             demo::Verdict::Held => Ok(Code::Ok),
             demo::Verdict::Leaked => Ok(Code::Leak),

@@ -18,11 +18,13 @@ mod lab;
 mod probes;
 
 mod docker;
+mod joined;
 mod stage;
 mod swarm;
 
 mod inside;
 mod profiles;
+mod rejoin;
 mod sealed;
 mod shared;
 mod stranded;

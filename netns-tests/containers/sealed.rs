@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
-use crate::docker::{APP, PATIENCE, text};
+use crate::docker::{PATIENCE, text};
 use crate::inside;
+use crate::joined::{INSIDE, echo};
 use crate::lab::classify::LanFlow;
 use crate::lab::services::{Service, Services};
 use crate::lab::{HOST, at, wait};
-use crate::stage::{CLIENT, GATEWAY, JOINED, MACHINE, Stage, WARDEN};
-use crate::stranded::{echo, expect};
+use crate::stage::{CLIENT, GATEWAY, MACHINE, Stage, WARDEN};
 use crate::torrent::{self, Client};
 
 /// How often the engine is killed.
@@ -26,18 +25,9 @@ fn a_client_joins_the_warden_and_the_lan_reaches_it_by_the_engine() {
     let sensor = stage.sealed(&profile);
     stage.up(&profile, "qbittorrent");
 
-    let page = lan_page(&stage);
+    let page = stage.lan_page();
     assert!(page.contains("qBittorrent"), "{page}");
-    let ask = greeting(HOST, 7);
-    let said = stage.docker.run(&["exec", JOINED, "sh", "-c", &ask]);
-    assert_eq!(said.trim(), "inside1 10.64.0.2");
-    let refused = stage
-        .ns
-        .output("vpn1", "curl --silent --max-time 3 http://10.64.0.2:8080/");
-    assert!(
-        !refused.status.success(),
-        "the page is seen from the VPN's side"
-    );
+    stage.assert_inside();
 
     // qBittorrent writes down who logs in, with the address that it sees.
     let client = Client::log_in(&stage);
@@ -45,30 +35,16 @@ fn a_client_joins_the_warden_and_the_lan_reaches_it_by_the_engine() {
     let line = format!("login success. IP: ::ffff:{CLIENT}\"");
     assert!(log.contains(&line), "{log}");
 
-    let answer = stage
-        .docker
-        .run(&["exec", JOINED, "getent", "ahostsv4", "tracker.test"]);
-    assert!(answer.contains("203.0.113.9"), "{answer}");
-    let links = stage.docker.run_in(JOINED, "ip -o link show up");
-    let names: Vec<_> = links.lines().map(|line| line.split(": ").nth(1)).collect();
-    assert_eq!(names, [Some("lo"), Some("tun0")]);
+    stage.assert_names();
+    assert_eq!(stage.links("up"), ["lo", "tun0"]);
 
     stage.docker.run(&["exec", GATEWAY, "vpngw", "status"]);
     for half in [WARDEN, GATEWAY] {
         let logs = stage.docker.logs(half);
         assert!(!logs.contains("WARN"), "{half}: {logs}");
     }
-    let engine = stage.docker.engine_status(GATEWAY);
-    for line in [
-        "Uid:\t65534\t65534\t65534\t65534",
-        "CapBnd:\t0000000000000000",
-        "CapEff:\t0000000000000000",
-        "CapPrm:\t0000000000000000",
-        "NoNewPrivs:\t1",
-        "Seccomp:\t2",
-    ] {
-        assert!(engine.contains(line), "{line}: {engine}");
-    }
+    let user = "Uid:\t65534\t65534\t65534\t65534";
+    stage.assert_engine_has_nothing(&[user, "CapBnd:\t0000000000000000"]);
     let tally = sensor.verdict();
     assert!(tally.wireguard > 0 && tally.lan > 0, "{tally}");
 }
@@ -95,7 +71,7 @@ fn a_joined_container_reaches_one_host_and_one_port_on_the_lan() {
             remote_port: Some(445),
         }];
     });
-    let reach = |port: u16| ask(&stage, CLIENT, port);
+    let reach = |port: u16| stage.greeting_beside(WARDEN, CLIENT, port);
     assert_eq!(reach(445), Some(format!("lan {MACHINE}")));
     assert_eq!(reach(446), None);
     assert!(sensor.verdict().lan > 0);
@@ -127,11 +103,11 @@ fn the_halves_find_each_other_in_either_order() {
     stage.up(&profile, "vpngw");
     stage.wait_healthy(GATEWAY);
     stage.wait_healthy(WARDEN);
-    assert_eq!(joined(&stage).as_deref(), Some("inside1 10.64.0.2"));
+    assert_eq!(joined(&stage).as_deref(), Some(INSIDE));
     // As the program itself: it brings up what it depends on.
     down(&stage, &profile);
     stage.up(&profile, "qbittorrent");
-    lan_page(&stage);
+    stage.lan_page();
 }
 
 #[test]
@@ -140,13 +116,8 @@ fn a_joined_container_keeps_its_connection_over_every_engine() {
     let profile = stage.sealed_profile();
     let sensor = stage.sealed(&profile);
     stage.up(&profile, "qbittorrent");
-    let before = network(&stage);
-    let mut connection = stage.docker.enter(JOINED, || {
-        let stream = TcpStream::connect((HOST, 7)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    });
-    expect(&mut connection, "inside1 10.64.0.2\n");
+    let before = stage.network(WARDEN);
+    let mut connection = stage.connection();
 
     // Docker starts it again, as after a crash.
     stage.docker.kill_engine(GATEWAY, None);
@@ -158,7 +129,7 @@ fn a_joined_container_keeps_its_connection_over_every_engine() {
     }
     stage.docker.run(&["restart", GATEWAY]);
     echo(&mut connection);
-    assert_eq!(network(&stage), before);
+    assert_eq!(stage.network(WARDEN), before);
 
     // Another image, as after an upgrade.
     let id = |what: &str| stage.docker.inspect(GATEWAY, what);
@@ -174,8 +145,8 @@ fn a_joined_container_keeps_its_connection_over_every_engine() {
     assert_ne!(id("{{.Image}}"), old.1);
     echo(&mut connection);
     stage.wait_healthy(GATEWAY);
-    assert_eq!(network(&stage), before);
-    lan_page(&stage);
+    assert_eq!(stage.network(WARDEN), before);
+    stage.lan_page();
     sensor.verdict();
 }
 
@@ -209,7 +180,7 @@ fn a_joined_administrator_finds_nothing_to_leave_by() {
     sensor.verdict();
     stage.docker.run_in(WARDEN, "ip link del eth0");
     stage.wait_healthy(WARDEN);
-    assert_eq!(joined(&stage).as_deref(), Some("inside1 10.64.0.2"));
+    assert_eq!(joined(&stage).as_deref(), Some(INSIDE));
 }
 
 #[test]
@@ -286,48 +257,12 @@ fn what_is_wrong_in_the_file_is_named_and_the_namespace_stays_shut() {
     assert!(!page.status.success(), "the control: no port is published");
 }
 
-/// The page of the joined program, as the LAN sees it.
-fn lan_page(stage: &Stage) -> String {
-    wait("the LAN sees the page", Duration::from_secs(30), || {
-        let page = stage.lan_curl(&format!("http://{MACHINE}:8080/"));
-        page.status.success().then(|| text("curl", &page))
-    })
-}
-
 /// What another joined container gets from the Internet.
 fn joined(stage: &Stage) -> Option<String> {
-    ask(stage, HOST, 7)
-}
-
-/// The greeting that another joined container gets from a service.
-fn ask(stage: &Stage, host: Ipv4Addr, port: u16) -> Option<String> {
-    let network = format!("--network=container:{WARDEN}");
-    let line = greeting(host, port);
-    let words = ["run", "--rm", &network, "--entrypoint", "timeout"];
-    let rest = [APP, "5", "sh", "-c", &line];
-    let said = stage.docker.try_run(&[words.as_slice(), &rest].concat());
-    let line = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-    said.status.success().then_some(line)
-}
-
-/// A line of shell that prints the greeting of a service.
-fn greeting(host: Ipv4Addr, port: u16) -> String {
-    format!("exec 3<>/dev/tcp/{host}/{port} && head -n 1 <&3")
+    stage.greeting_beside(WARDEN, HOST, 7)
 }
 
 fn down(stage: &Stage, profile: &Path) {
     let words = ["down", "--volumes", "--timeout", "5"];
     text("down", &stage.docker.compose(profile, &words));
-}
-
-/// The start of the container, its namespace, and its tunnel device with number and address.
-fn network(stage: &Stage) -> (String, u64, String) {
-    let namespace = stage.docker.namespace(JOINED).metadata().unwrap().ino();
-    let warden = stage.docker.namespace(WARDEN).metadata().unwrap().ino();
-    assert_eq!(namespace, warden);
-    (
-        stage.docker.inspect(JOINED, "{{.State.StartedAt}}"),
-        namespace,
-        stage.docker.run_in(JOINED, "ip -o -4 addr show tun0"),
-    )
 }

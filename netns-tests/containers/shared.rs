@@ -1,10 +1,7 @@
 //! The shared topology as README shows it.
 
-use std::time::Duration;
-
-use crate::docker::text;
-use crate::lab::wait;
-use crate::stage::{GATEWAY, JOINED, MACHINE, Stage};
+use crate::joined::INSIDE;
+use crate::stage::{GATEWAY, Stage};
 
 #[test]
 fn a_client_joins_and_only_the_lan_reaches_its_web_page() {
@@ -13,33 +10,10 @@ fn a_client_joins_and_only_the_lan_reaches_its_web_page() {
     let sensor = stage.gateway(&profile);
     stage.up(&profile, "qbittorrent");
 
-    let page = wait("the LAN sees the page", Duration::from_secs(30), || {
-        let page = stage.lan_curl(&format!("http://{MACHINE}:8080/"));
-        page.status.success().then(|| text("curl", &page))
-    });
+    let page = stage.lan_page();
     assert!(page.contains("qBittorrent"), "{page}");
-
-    // The way from the server into the tunnel is open: it is the page that is refused.
-    let greeting = stage.docker.run(&[
-        "exec",
-        JOINED,
-        "sh",
-        "-c",
-        "exec 3<>/dev/tcp/203.0.113.9/7 && head -n 1 <&3",
-    ]);
-    assert_eq!(greeting.trim(), "inside1 10.64.0.2");
-    let refused = stage
-        .ns
-        .output("vpn1", "curl --silent --max-time 3 http://10.64.0.2:8080/");
-    assert!(
-        !refused.status.success(),
-        "the page is seen from the VPN's side"
-    );
-
-    let answer = stage
-        .docker
-        .run(&["exec", JOINED, "getent", "ahostsv4", "tracker.test"]);
-    assert!(answer.contains("203.0.113.9"), "{answer}");
+    stage.assert_inside();
+    stage.assert_names();
 
     // As anybody can try it: a container of its own beside the others.
     let network = format!("--network=container:{GATEWAY}");
@@ -49,14 +23,7 @@ fn a_client_joins_and_only_the_lan_reaches_its_web_page() {
     assert!(tried.contains("HELD:"), "{tried}");
 
     stage.docker.run(&["exec", GATEWAY, "vpngw", "status"]);
-    let engine = stage.docker.engine_status(GATEWAY);
-    for line in [
-        "CapEff:\t0000000000000000",
-        "CapPrm:\t0000000000000000",
-        "NoNewPrivs:\t1",
-    ] {
-        assert!(engine.contains(line), "{line}: {engine}");
-    }
+    stage.assert_engine_has_nothing(&[]);
     let tally = sensor.verdict();
     assert!(tally.wireguard > 0 && tally.lan > 0, "{tally}");
 }
@@ -76,16 +43,6 @@ fn a_file_written_for_gluetun_works_with_the_image_changed() {
         ),
         "{check}"
     );
-    let greeting = stage.docker.run(&[
-        "exec",
-        JOINED,
-        "sh",
-        "-c",
-        "exec 3<>/dev/tcp/203.0.113.9/7 && head -n 1 <&3",
-    ]);
-    assert_eq!(greeting.trim(), "inside1 10.64.0.2");
-    wait("the LAN sees the page", Duration::from_secs(30), || {
-        let page = stage.lan_curl(&format!("http://{MACHINE}:8080/"));
-        page.status.success().then_some(())
-    });
+    assert_eq!(stage.greeting().as_deref(), Some(INSIDE));
+    stage.lan_page();
 }

@@ -32,6 +32,15 @@ fn devices() -> [IfName; 2] {
     [name("eth0"), name("far0")]
 }
 
+/// What is loaded before anything is known of the kernel.
+fn first_transaction() -> Batch {
+    let kernel = Kernel {
+        egress_hook: true,
+        modules: false,
+    };
+    Ruleset::deny_all(&devices(), kernel).encode(Hold::Keep)
+}
+
 /// What becomes of a datagram and of a raw frame.
 #[derive(Debug, PartialEq, Eq)]
 struct Leaves {
@@ -71,14 +80,7 @@ fn numbers(batch: &Batch) -> std::ops::Range<usize> {
 fn a_fault_at_any_message_of_the_first_transaction_arms_nothing_and_is_said() {
     uplink().run(|| {
         assert_eq!(leaves(), OPEN, "the control");
-        let batch = Ruleset::deny_all(
-            &devices(),
-            Kernel {
-                egress_hook: true,
-                modules: false,
-            },
-        )
-        .encode(Hold::Keep);
+        let batch = first_transaction();
         let last = batch.parts.len() - 1;
         for number in numbers(&batch) {
             order(Some(Transaction::Refused(number)));
@@ -238,14 +240,7 @@ fn a_kernel_without_the_egress_hook_gets_everything_else() {
 #[test]
 fn a_kernel_without_anything_else_is_not_armed() {
     uplink().run(|| {
-        let batch = Ruleset::deny_all(
-            &devices(),
-            Kernel {
-                egress_hook: true,
-                modules: false,
-            },
-        )
-        .encode(Hold::Keep);
+        let batch = first_transaction();
         let arp = batch
             .parts
             .iter()

@@ -8,7 +8,9 @@ use crate::addresses::{APP, HOST, LAN};
 use crate::canary::Canary;
 use crate::message::{Control, send_with};
 use crate::raw::set_option;
-use crate::socket::{Probe, Sent, at, echo, raw, send, syn, syn_from, tcp, to_device, udp};
+use crate::socket::{
+    Probe, Sent, at, echo, raw, send, syn, syn_from, tcp, to_device, traceroute, udp,
+};
 
 /// Everything here.
 pub const PROBES: &[Probe] = &[
@@ -46,19 +48,19 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "udp-ttl-1",
-        send: |token| traceroute(1, token),
+        send: |token| traceroute(to_device(udp()?)?, 1, token),
     },
     Probe {
         name: "udp-ttl-2",
-        send: |token| traceroute(2, token),
+        send: |token| traceroute(to_device(udp()?)?, 2, token),
     },
     Probe {
         name: "udp-ttl-3",
-        send: |token| traceroute(3, token),
+        send: |token| traceroute(to_device(udp()?)?, 3, token),
     },
     Probe {
         name: "udp-ttl-4",
-        send: |token| traceroute(4, token),
+        send: |token| traceroute(to_device(udp()?)?, 4, token),
     },
     Probe {
         name: "udp-pktinfo",
@@ -142,12 +144,6 @@ fn marked(mark: u32, token: &Canary) -> Sent {
     let socket = udp()?;
     socket.set_mark(mark)?;
     send(&socket, token, at(HOST, 9))
-}
-
-fn traceroute(ttl: u32, token: &Canary) -> Sent {
-    let socket = to_device(udp()?)?;
-    socket.set_ttl_v4(ttl)?;
-    send(&socket, token, at(HOST, 33434))
 }
 
 fn pktinfo(token: &Canary, device: u32, source: Option<std::net::Ipv4Addr>) -> Sent {

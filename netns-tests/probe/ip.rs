@@ -9,7 +9,9 @@ use crate::addresses::{APP, BEHIND, HOST};
 use crate::canary::Canary;
 use crate::forge::ipv4_udp;
 use crate::raw::set_option;
-use crate::socket::{Probe, Sent, at, bound, echo, raw, send, syn, tcp, to_device, udp};
+use crate::socket::{
+    Probe, Sent, at, bound, echo, raw, send, syn, tcp, to_device, traceroute, udp,
+};
 
 /// Everything here.
 pub const PROBES: &[Probe] = &[
@@ -82,19 +84,19 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "udp-ttl-1",
-        send: |token| traceroute(1, token),
+        send: |token| traceroute(udp()?, 1, token),
     },
     Probe {
         name: "udp-ttl-2",
-        send: |token| traceroute(2, token),
+        send: |token| traceroute(udp()?, 2, token),
     },
     Probe {
         name: "udp-ttl-3",
-        send: |token| traceroute(3, token),
+        send: |token| traceroute(udp()?, 3, token),
     },
     Probe {
         name: "udp-ttl-4",
-        send: |token| traceroute(4, token),
+        send: |token| traceroute(udp()?, 4, token),
     },
     Probe {
         name: "ping",
@@ -163,12 +165,6 @@ fn large(token: &Canary) -> Vec<u8> {
     let mut bytes = token.to_vec();
     bytes.resize(3000, 0);
     bytes
-}
-
-fn traceroute(ttl: u32, token: &Canary) -> Sent {
-    let socket = udp()?;
-    socket.set_ttl_v4(ttl)?;
-    send(&socket, token, at(HOST, 33434))
 }
 
 /// The token in the SYN (RFC 7413), without a cookie so that the first connection does it too.

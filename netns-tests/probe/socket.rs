@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::addresses::HOST;
 use crate::canary::{Canary, Flow};
 
 /// One way out.
@@ -48,6 +49,12 @@ pub fn to_device(socket: Socket) -> io::Result<Socket> {
 pub fn send(socket: &Socket, bytes: &[u8], to: SocketAddr) -> Sent {
     socket.send_to(bytes, &to.into())?;
     Ok(None)
+}
+
+/// Sends the token as traceroute(8) does, to be answered by the router so many hops away.
+pub fn traceroute(socket: Socket, hops: u32, token: &Canary) -> Sent {
+    socket.set_ttl_v4(hops)?;
+    send(&socket, token, at(HOST, 33434))
 }
 
 /// Begins a TCP connection. A SYN carries no token, so the flow tells it apart.

@@ -19,7 +19,7 @@ use crate::lab::tunnel::Stream;
 use crate::lab::{HOST, LAN, Lab, TUNNEL, at, wait};
 
 /// Connects to the warden as another user; a thread of its own becomes that user.
-fn knock(door: &Path, user: u32) -> OwnedFd {
+pub(super) fn knock(door: &Path, user: u32) -> OwnedFd {
     let door = door.to_owned();
     let knock = std::thread::spawn(move || {
         if nobody_is_mapped() {
@@ -32,7 +32,7 @@ fn knock(door: &Path, user: u32) -> OwnedFd {
     knock.join().unwrap()
 }
 
-fn say(link: &OwnedFd, message: &ToWarden) {
+pub(super) fn say(link: &OwnedFd, message: &ToWarden) {
     // It may have been sent away already.
     let _ = fdpass::send(link, &serde_json::to_vec(message).unwrap(), &[]);
 }
@@ -56,7 +56,7 @@ fn hear(link: &OwnedFd) -> Option<(ToEngine, Vec<OwnedFd>)> {
 }
 
 /// The answer to a question, past what the warden says unasked.
-fn answer(link: &OwnedFd) -> Option<ToEngine> {
+pub(super) fn answer(link: &OwnedFd) -> Option<ToEngine> {
     loop {
         let (message, _) = hear(link)?;
         if !matches!(message, ToEngine::Facts(_) | ToEngine::Evidence(_)) {
@@ -65,7 +65,7 @@ fn answer(link: &OwnedFd) -> Option<ToEngine> {
     }
 }
 
-fn attach(version: u32) -> ToWarden {
+pub(super) fn attach(version: u32) -> ToWarden {
     ToWarden::Attach {
         version,
         release: "hostile".to_owned(),

@@ -68,7 +68,7 @@ fn the_warden_holds_the_namespace_before_there_is_an_engine() {
 }
 
 /// As in the warden's container: nobody answers on the control socket there.
-fn health(sealed: &Sealed) -> (Option<i32>, String) {
+pub(super) fn health(sealed: &Sealed) -> (Option<i32>, String) {
     let door = sealed.door.to_str().unwrap();
     let words = [
         "healthcheck",

@@ -169,6 +169,7 @@ pub(crate) fn stopped() -> Report {
         last_seconds_ago: packets as f64 / 4.0,
         other_destinations: None,
         more: false,
+        own: false,
     };
     let (client, root) = (Some(1000), Some(0));
     Report {
@@ -183,6 +184,10 @@ pub(crate) fn stopped() -> Report {
             },
             line("other", "tcp", Some("198.51.100.77"), Some(22), client, 4),
             line("dns", "udp", Some("8.8.8.8"), Some(53), Some(1001), 12),
+            Line {
+                own: true,
+                ..line("other", "udp", Some("192.0.2.1"), Some(9), root, 20)
+            },
             line("ipv6", "icmpv6", Some("ff02::2"), None, None, 30),
             line("ipv6", "tcp", Some("2001:db8::9"), Some(443), client, 31),
             line("raw", "ether-88b5", None, None, root, 400),

@@ -35,6 +35,8 @@ pub struct Group {
     pub protocol: Protocol,
     /// The user, where the kernel knows: not for what it sends by itself.
     pub uid: Option<u32>,
+    /// Whether the gateway itself sent it, to prove that it is stopped.
+    pub own: bool,
 }
 
 /// What was stopped.
@@ -106,6 +108,9 @@ pub struct Line {
     pub other_destinations: Option<u64>,
     /// Whether there were more than could be remembered.
     pub more: bool,
+    /// Whether the gateway itself sent them: it tries a way out once a minute, to prove that it is closed.
+    #[serde(default)]
+    pub own: bool,
 }
 
 impl Stopped {
@@ -240,6 +245,7 @@ fn line(group: &Group, to: Target, seen: Seen, now: Duration) -> Line {
         last_seconds_ago: ago(seen.last),
         other_destinations: None,
         more: false,
+        own: group.own,
     }
 }
 
@@ -256,6 +262,7 @@ mod tests {
             reason: Reason::Other,
             protocol,
             uid,
+            own: false,
         }
     }
 
@@ -290,6 +297,18 @@ mod tests {
             (to(7, 53).address, Some(53))
         );
         assert_eq!(report.lines[1].uid, None);
+    }
+
+    #[test]
+    fn what_the_gateway_tries_itself_is_a_line_of_its_own() {
+        let (mut stopped, own) = (Stopped::default(), Group { own: true, ..UDP });
+        for group in [UDP, own, own] {
+            stopped.note(group, to(7, 9), at(1));
+        }
+        let lines = stopped.report(at(2)).lines;
+        let mut counts: Vec<_> = lines.iter().map(|line| (line.own, line.packets)).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [(false, 1), (true, 2)]);
     }
 
     #[test]
@@ -375,7 +394,7 @@ mod tests {
         let first = serde_json::json!({
             "reason": "other", "protocol": "udp", "destination": "0.0.0.7", "port": 8, "uid": 1000,
             "packets": 1, "first_seconds_ago": 2.0, "last_seconds_ago": 2.0,
-            "other_destinations": null, "more": false,
+            "other_destinations": null, "more": false, "own": false,
         });
         let lines = json["lines"].as_array().unwrap();
         assert!(lines.contains(&first), "{json:#}");
@@ -401,6 +420,7 @@ mod tests {
             last_seconds_ago: 1.0 / 3.0 * 1e8,
             other_destinations: Some(u64::MAX),
             more: false,
+            own: false,
         };
         let report = Report {
             problem: None,

@@ -96,6 +96,9 @@ pub fn udp(mark: Option<Fwmark>, port: u16) -> Result<(UdpSocket, u16), SocketEr
 /// answered (RFC 863).
 pub const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 
+/// What a probe carries.
+pub const PROBE: &[u8] = b"vpngw probe";
+
 /// Tries to send a datagram to [`NOWHERE`] by a device, past the routes.
 ///
 /// # Errors
@@ -103,7 +106,7 @@ pub const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1),
 pub fn try_out(device: &IfName) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(&device.bytes()))?;
-    socket.send_to(b"vpngw probe", &NOWHERE.into()).map(|_| ())
+    socket.send_to(PROBE, &NOWHERE.into()).map(|_| ())
 }
 
 /// Large buffers: past the limits of `net.core.rmem_max` where we may, up to them where not. Small

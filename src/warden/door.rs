@@ -109,7 +109,7 @@ impl Door {
         match guest {
             Ok(mut guest) => {
                 if ![self.wanted, geteuid().as_raw()].contains(&guest.user) {
-                    self.send_away(&mut guest, None);
+                    self.refuse_user(&mut guest);
                 }
                 Some(guest)
             }
@@ -155,9 +155,14 @@ impl Door {
                 guest.release = Some(release);
                 let (mut guest, wanted) = (self.guest.take()?, self.wanted);
                 if version != VERSION {
-                    self.send_away(&mut guest, Some(Decline::Version(VERSION)));
+                    // The engine's words for it would have our number in the place of its own.
+                    let said = format!(
+                        "an engine speaks version {version} of their protocol, and this warden {VERSION}: \
+                         run both from the same image"
+                    );
+                    self.send_away(&mut guest, Decline::Version(VERSION), &said);
                 } else if guest.user != wanted {
-                    self.send_away(&mut guest, None);
+                    self.refuse_user(&mut guest);
                 }
                 self.guest = Some(guest);
                 None
@@ -191,12 +196,18 @@ impl Door {
         }
     }
 
-    /// Has the guest told why it is not taken: `why`, or that it is another user than is wanted. Nothing is
-    /// sent here, since whoever waits for an arrival may be cancelled.
-    fn send_away(&mut self, guest: &mut Guest, why: Option<Decline>) {
+    /// Has the guest told that another user is wanted.
+    fn refuse_user(&mut self, guest: &mut Guest) {
         let (user, wanted) = (guest.user, self.wanted);
-        let why = why.unwrap_or(Decline::User { user, wanted });
-        self.complain(&why.to_string());
+        let why = Decline::User { user, wanted };
+        let said = why.to_string();
+        self.send_away(guest, why, &said);
+    }
+
+    /// Has the guest told why it is not taken, and the log with these words. Nothing is sent here, since whoever
+    /// waits for an arrival may be cancelled.
+    fn send_away(&mut self, guest: &mut Guest, why: Decline, said: &str) {
+        self.complain(said);
         guest.farewell = Some(ToEngine::Declined(why));
     }
 

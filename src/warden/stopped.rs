@@ -1,6 +1,7 @@
 //! Listens to what the rules refuse, so that a person can be told. A flood costs a bounded part of a
 //! processor: what comes faster is lost, and said to be.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -13,6 +14,7 @@ use crate::policy::Reason;
 use crate::ruleset::{LOG_BYTES, LOG_EGRESS, LOG_OUTPUT};
 use crate::sys::async_fd;
 use crate::sys::nflog::{Copy, Limits, Nflog};
+use crate::sys::socket::{NOWHERE, PROBE};
 
 /// What is asked of the kernel: about 50 packets in one piece, and 1,000 that may wait.
 const LIMITS: Limits = Limits {
@@ -120,9 +122,21 @@ fn note(kept: &mut Kept, copy: &Copy<'_>, age: Duration) {
         reason: copy.prefix.parse().unwrap_or(Reason::Other),
         protocol,
         uid: copy.uid,
+        own: is_own(copy, protocol, to),
     };
     trace!(reason = copy.prefix, %protocol, uid = copy.uid, "stopped");
     kept.note(group, to, age);
+}
+
+/// Whether it is a probe of the alarm's. A program of the same user can only pass for it with a datagram to an
+/// address where nobody is.
+fn is_own(copy: &Copy<'_>, protocol: Protocol, to: Target) -> bool {
+    let nowhere = Target {
+        address: Some(IpAddr::V4(*NOWHERE.ip())),
+        port: Some(NOWHERE.port()),
+    };
+    let ours = copy.uid == Some(rustix::process::geteuid().as_raw());
+    ours && protocol == Protocol::Udp && to == nowhere && copy.bytes.ends_with(PROBE)
 }
 
 fn what(copy: &Copy<'_>) -> (Protocol, Target) {

@@ -64,12 +64,20 @@ fn rows(lines: &[Line], users: &Users) -> Vec<[String; 5]> {
         [
             ago(line.last_seconds_ago),
             count(line.packets),
-            users.name(line.uid),
+            who(line, users),
             what(line),
-            why(&line.reason),
+            reason(line),
         ]
     }));
     rows
+}
+
+fn who(line: &Line, users: &Users) -> String {
+    if line.own {
+        "vpngw".to_owned()
+    } else {
+        users.name(line.uid)
+    }
 }
 
 /// Columns two spaces apart; the number of packets is set to the right.
@@ -112,6 +120,15 @@ fn protocol(word: &str) -> String {
         Some(("ether", kind)) => format!("frame of EtherType 0x{}", printable(kind)),
         Some(("ip", number)) => format!("IP protocol {}", printable(number)),
         Some(_) | None => printable(word),
+    }
+}
+
+/// Why it was stopped; or, of what the gateway tries itself, why it was sent.
+fn reason(line: &Line) -> String {
+    if line.own {
+        "its own check".to_owned()
+    } else {
+        why(&line.reason)
     }
 }
 
@@ -167,6 +184,7 @@ mod tests {
         40 min ago        9,731  torrent     udp to 4,213 others        nothing permits it
         1 s ago               4  torrent     tcp 198.51.100.77:22       nothing permits it
         3 s ago              12  uid 1001    udp 8.8.8.8:53             not the tunnel's DNS
+        5 s ago              20  vpngw       udp 192.0.2.1:9            its own check
         7 s ago              30  the kernel  icmpv6 ff02::2             IPv6 is off
         7 s ago              31  torrent     tcp [2001:db8::9]:443      IPv6 is off
         1 min 40 s ago      400  root        frame of EtherType 0x88b5  raw frame

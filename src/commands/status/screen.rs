@@ -1,33 +1,33 @@
 //! A page that is redrawn in place.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
+
+use crate::commands::until_told;
 
 /// Shows every second what `page` makes of what `ask` was told, until TERM or INT.
 pub(in crate::commands) async fn refresh<T, F: Future<Output = T>>(
     ask: impl Fn() -> F,
     mut page: impl FnMut(T) -> String,
 ) -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut screen = Screen::open()?;
-    loop {
-        let answer = async {
+    let pages = async {
+        let mut screen = Screen::open()?;
+        loop {
             second.tick().await;
-            ask().await
-        };
-        let answer = tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            answer = answer => answer,
-        };
-        screen.show(&page(answer))?;
+            let answer = ask().await;
+            screen.show(&page(answer))?;
+        }
+    };
+    let ended: Option<io::Result<Infallible>> = until_told(pages).await?;
+    match ended {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
     }
 }
 
