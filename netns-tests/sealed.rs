@@ -102,3 +102,20 @@ fn a_joined_program_asks_the_tunnels_resolver_only() {
     assert_eq!(active, [format!("nameserver {INNER}")]);
     lab.sensor.verdict();
 }
+
+#[test]
+fn an_engine_that_reads_its_messages_is_not_taken_for_one_that_hangs() {
+    let lab = Lab::new();
+    let sealed = Sealed::connect(&lab, &lab.conf(), &[]);
+    // On one processor, one that does not press forward reads only when the warden waits again.
+    for half in [sealed.warden(), sealed.engine()] {
+        let half = half.as_raw_nonzero();
+        lab.app(&format!("taskset --all-tasks --pid 1 {half}"));
+        lab.app(&format!("chrt --all-tasks --batch --pid 0 {half}"));
+    }
+    // One that hangs is ended after ten seconds.
+    std::thread::sleep(Duration::from_secs(24));
+    assert!(!sealed.log(0).contains("ended"), "{}", sealed.log(0));
+    sealed.wait_connected();
+    lab.sensor.verdict();
+}

@@ -197,18 +197,7 @@ impl Drop for Docker {
         }
         let _ = kill_process(self.init, Signal::KILL);
         let _ = self.outer.wait();
-        // What stays of a cgroup is an empty folder in each hierarchy, a moment after its last process.
-        for _ in 0..50 {
-            let find = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path"];
-            let mut command = Command::new("find");
-            command.args(find).arg(format!("*/{}*", self.cgroup));
-            command.args(["-print", "-exec", "rmdir", "{}", ";"]);
-            let found = command.stderr(Stdio::null()).output();
-            if found.is_ok_and(|found| found.stdout.is_empty()) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
+        remove_cgroup(&self.cgroup);
     }
 }
 
@@ -225,7 +214,23 @@ pub fn text(what: &str, done: &Output) -> String {
     out.into_owned()
 }
 
-fn child_of(parent: Pid) -> Option<Pid> {
+/// Removes what stays of a cgroup: an empty folder in each hierarchy, a moment after its last process.
+pub fn remove_cgroup(name: &str) {
+    for _ in 0..50 {
+        let find = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path"];
+        let mut command = Command::new("find");
+        command.args(find).arg(format!("*/{name}*"));
+        command.args(["-print", "-exec", "rmdir", "{}", ";"]);
+        let found = command.stderr(Stdio::null()).output();
+        if found.is_ok_and(|found| found.stdout.is_empty()) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The first child of a process.
+pub fn child_of(parent: Pid) -> Option<Pid> {
     let parent = parent.as_raw_nonzero();
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
     Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)

@@ -1,8 +1,9 @@
-//! Tests of the container image with real containers.
+//! Tests of what `profiles/` has, with real containers and a real systemd.
 //!
-//! Each starts a Docker daemon of its own inside a namespace of the lab, so that none of its rules, bridges and
-//! mounts is the machine's, and everything ends with the test. They need root, `docker.io`, `docker-compose`,
-//! `qbittorrent-nox`, `opentracker`, `transmission-cli` and what the namespace tests need.
+//! Each starts a Docker daemon, or boots systemd, of its own inside a namespace of the lab, so that none of its rules,
+//! bridges and mounts is the machine's, and everything ends with the test. They need root, `docker.io`,
+//! `docker-compose`, `qbittorrent-nox`, `opentracker`, `transmission-cli`, `systemd`, what `scripts/test` puts into
+//! `target/tools`, and what the namespace tests need.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(
@@ -21,7 +22,9 @@ mod docker;
 mod joined;
 mod stage;
 mod swarm;
+mod systemd;
 
+mod host;
 mod inside;
 mod profiles;
 mod rejoin;

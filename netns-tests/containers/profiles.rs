@@ -1,39 +1,17 @@
-//! Every compose file under `profiles/` is one that docker-compose takes; what no program here can run has the form
-//! that its reader expects.
+//! Every compose file under `profiles/` is one that docker-compose takes, the pod fits the schema of Kubernetes, and
+//! Podman's generator makes units of the quadlets.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::docker::text;
 
-/// Keys of `[Container]` in a quadlet, of those in podman-container.unit(5) that could be of use here.
-const QUADLET: [&str; 22] = [
-    "AddCapability",
-    "AddDevice",
-    "ContainerName",
-    "DNS",
-    "DropCapability",
-    "Environment",
-    "EnvironmentFile",
-    "Exec",
-    "HealthCmd",
-    "HealthInterval",
-    "HealthRetries",
-    "HealthStartPeriod",
-    "HealthTimeout",
-    "Image",
-    "Network",
-    "NoNewPrivileges",
-    "Notify",
-    "PublishPort",
-    "ReadOnly",
-    "Tmpfs",
-    "User",
-    "Volume",
-];
+/// Versions of Kubernetes whose schema the pod has to fit: the first with sidecars, and the newest that
+/// kubernetes-validate carries.
+const KUBERNETES: [&str; 2] = ["1.29.0", "1.37.0"];
 
 #[test]
 fn docker_compose_takes_every_profile() {
@@ -50,6 +28,18 @@ fn docker_compose_takes_every_profile() {
         found += 1;
     }
     assert!(found >= 4, "{found} profiles");
+    // The control: a mistake is refused.
+    let wrong = edited(
+        "profiles/sealed/compose.yaml",
+        "network_mode:",
+        "networkmode:",
+    );
+    let mut command = Command::new("docker-compose");
+    command.arg("--file").arg(wrong.path());
+    let said = command.args(["config", "--quiet"]).output().unwrap();
+    let complaint = String::from_utf8_lossy(&said.stderr);
+    assert!(complaint.contains("networkmode"), "{complaint}");
+    assert!(!said.status.success());
 }
 
 #[test]
@@ -113,47 +103,102 @@ fn the_pod_starts_the_gateway_first_and_lets_it_do_no_more_than_it_needs() {
 }
 
 #[test]
-fn the_quadlets_have_keys_that_podman_knows() {
-    for name in ["vpngw", "qbittorrent"] {
-        let unit = read(&format!("profiles/podman/{name}.container"));
-        let mut section = "";
-        let mut keys = Vec::new();
-        for line in unit
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
-            if line.starts_with('[') {
-                section = line;
-                continue;
-            }
-            let (key, value) = line.split_once('=').unwrap();
-            assert!(!value.is_empty(), "{name}: {line}");
-            if section == "[Container]" {
-                assert!(QUADLET.contains(&key), "{name}: {line}");
-                keys.push(key);
-            } else {
-                assert!(
-                    ["[Unit]", "[Service]", "[Install]"].contains(&section),
-                    "{section}"
-                );
-            }
+fn the_pod_fits_the_schema_of_kubernetes() {
+    let validate = |version: &str, file: &Path| {
+        let mut command = Command::new(tool("kubernetes-validate"));
+        command.args(["--strict", "--kubernetes-version", version]);
+        command.arg(file).output().unwrap()
+    };
+    let pod = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/kubernetes/pod.yaml");
+    // The controls: a key in the wrong place, and a value of the wrong kind.
+    let misplaced = edited(
+        "profiles/kubernetes/pod.yaml",
+        "allowPrivilegeEscalation",
+        "allowEscalation",
+    );
+    let mistyped = edited(
+        "profiles/kubernetes/pod.yaml",
+        "enableServiceLinks: false",
+        "enableServiceLinks: never",
+    );
+    for version in KUBERNETES {
+        text(version, &validate(version, &pod));
+        for (wrong, word) in [(&misplaced, "allowEscalation"), (&mistyped, "never")] {
+            let said = validate(version, wrong.path());
+            let (out, err) = (&said.stdout, &said.stderr);
+            let complaint = format!(
+                "{}{}",
+                String::from_utf8_lossy(out),
+                String::from_utf8_lossy(err)
+            );
+            assert!(!said.status.success(), "{version}: {complaint}");
+            assert!(complaint.contains(word), "{version}: {complaint}");
         }
-        assert!(keys.contains(&"Image"), "{name}");
     }
-    let gateway = read("profiles/podman/vpngw.container");
-    let joined = read("profiles/podman/qbittorrent.container");
-    assert!(gateway.contains("\nContainerName=vpngw\n"));
-    for line in [
-        "Network=container:vpngw",
+}
+
+/// By Podman's own generator, which systemd runs; it prints the units.
+#[test]
+fn podman_makes_units_of_the_quadlets() {
+    let quadlet = |folder: &Path| {
+        let mut command = Command::new(tool("quadlet"));
+        command.arg("-dryrun").env("QUADLET_UNIT_DIRS", folder);
+        command.output().unwrap()
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/podman");
+    let units = text("quadlet", &quadlet(&folder));
+    let (joined, gateway) = units.split_once("---vpngw.service---").unwrap();
+    for words in [
+        "--network container:vpngw",
+        "--cap-drop net_raw",
         "BindsTo=vpngw.service",
         "After=vpngw.service",
     ] {
-        assert!(joined.contains(&format!("\n{line}\n")), "{line}");
+        assert!(joined.contains(words), "{words}: {joined}");
     }
+    // They are the gateway's to publish.
+    assert!(!joined.contains("--publish"), "{joined}");
+    for words in [
+        "--name vpngw ",
+        "--cap-drop all --cap-add net_admin --cap-add net_raw",
+        "--security-opt=no-new-privileges",
+        "--device /dev/net/tun",
+        "--sdnotify=healthy",
+        "Type=notify",
+    ] {
+        assert!(gateway.contains(words), "{words}: {gateway}");
+    }
+    // The control: a mistake is refused.
+    let wrong = tempfile::tempdir().unwrap();
+    let unit =
+        read("profiles/podman/vpngw.container").replace("DropCapability", "DropCapabilities");
+    fs::write(wrong.path().join("vpngw.container"), unit).unwrap();
+    let said = quadlet(wrong.path());
+    let complaint = String::from_utf8_lossy(&said.stderr);
+    assert!(!said.status.success(), "{complaint}");
+    assert!(complaint.contains("DropCapabilities"), "{complaint}");
+}
+
+/// A file of this repository with something in it replaced.
+fn edited(name: &str, from: &str, to: &str) -> tempfile::NamedTempFile {
+    let source = read(name);
+    assert!(source.contains(from), "{name}: {from}");
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    fs::write(&file, source.replace(from, to)).unwrap();
+    file
+}
+
+/// A program that `scripts/test` installs below `target`.
+pub fn tool(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/tools/bin")
+        .join(name);
     assert!(
-        !joined.contains("PublishPort"),
-        "they are the gateway's to publish"
+        path.exists(),
+        "no {}: scripts/test installs it",
+        path.display()
     );
+    path
 }
 
 fn read(name: &str) -> String {

@@ -39,17 +39,7 @@ pub type Environment<'a> = &'a [(&'a str, &'a str)];
 impl Sealed {
     /// Neither half runs yet. The engine's way out is watched from now on.
     pub fn new(lab: &Lab, conf: &Conf) -> Self {
-        // The kernel's own IPv6 messages are nobody's traffic, and no rules hold them here.
-        lab.ns.enter("app", || {
-            fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
-        });
-        // Nor its answers to the server while no engine runs, "port unreachable".
-        let quiet = "table ip quiet {\n chain output {\n type filter hook output priority 0;\n \
-                     icmp type destination-unreachable drop\n }\n}\n";
-        lab.ns.feed("app", "nft -f -", quiet);
-        lab.sensor
-            .permit(|rules| rules.endpoints = conf.permitted());
-        lab.sensor.arm(SystemTime::now());
+        watch_uplink(lab, conf);
         // The engine is another user, and reads its own configuration.
         open(lab.folder.path(), 0o755);
         let folder = lab.folder.path().join("sealed");
@@ -276,6 +266,21 @@ impl Drop for Sealed {
         kill(&mut self.warden);
         let _ = unmount(self.folder.join("link"), UnmountFlags::DETACH);
     }
+}
+
+/// From now on only what an engine with this configuration may send leaves `app`, where no rules of ours hold.
+pub fn watch_uplink(lab: &Lab, conf: &Conf) {
+    // The kernel's own IPv6 messages are nobody's traffic, and no rules hold them here.
+    lab.ns.enter("app", || {
+        fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    });
+    // Nor its answers to the server while no engine runs, "port unreachable".
+    let quiet = "table ip quiet {\n chain output {\n type filter hook output priority 0;\n \
+                 icmp type destination-unreachable drop\n }\n}\n";
+    lab.ns.feed("app", "nft -f -", quiet);
+    lab.sensor
+        .permit(|rules| rules.endpoints = conf.permitted());
+    lab.sensor.arm(SystemTime::now());
 }
 
 /// The program as a user without privilege.

@@ -88,7 +88,7 @@ impl Child {
     }
 
     /// Ends a sealed engine that has not read its messages for too long: another one may wait for its
-    /// place.
+    /// place. To be asked when the last message is no fresh one.
     pub(super) fn listen_for_life(&mut self, now: Instant) {
         let Some(running) = self
             .running

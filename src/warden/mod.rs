@@ -184,6 +184,8 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 look_for_leaks(&mut namespace, &mut child).await;
             }
             _ = tick.tick() => {
+                // Before it is told more, which it has had no time to read.
+                child.listen_for_life(Instant::now());
                 if namespace.tunnel_is_lost() {
                     break Err(StartError::TunnelLost(namespace.config.tunnel.device.clone()));
                 }
@@ -193,7 +195,6 @@ pub async fn run(start: Start) -> Result<(), StartError> {
                 }
                 facts(&mut namespace, &mut child).await;
                 look_for_leaks(&mut namespace, &mut child).await;
-                child.listen_for_life(Instant::now());
             }
         }
     };
