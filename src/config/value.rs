@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnetwork::Ipv4Network;
+use x25519_dalek::StaticSecret;
 
 use super::diagnostic::Problem;
 use super::place::quiet;
@@ -204,6 +205,14 @@ pub(super) fn public_key(text: &str) -> Parsed<PublicKey> {
     let key = PublicKey::from_base64(text).ok_or_else(|| not_a_key(text))?;
     if key.0 == [0; 32] {
         return Err(zero_key());
+    }
+    // A few more agree with everybody on zero (RFC 7748, section 6.1): no handshake would ever begin.
+    let shared = StaticSecret::from([1; 32]).diffie_hellman(&x25519_dalek::PublicKey::from(key.0));
+    if !shared.was_contributory() {
+        return Err(Problem::new(
+            "no private key belongs to this key",
+            "write the peer's public key as `wg pubkey` prints it",
+        ));
     }
     Ok(key)
 }
@@ -477,5 +486,6 @@ mod tests {
     fn a_key_of_zeros_is_no_key() {
         let zeros = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         assert!(secret(zeros).is_err() && public_key(zeros).is_err());
+        assert!(public_key(&zeros.replacen("AA", "AQ", 1)).is_err());
     }
 }

@@ -4,6 +4,9 @@
 //! to completion: read, split, seal, send in `tx`, and the mirror image in `rx`. `device` is
 //! the handle the rest of the program holds; it reaches the thread through a queue that is looked
 //! at between packets, and reads counters that the thread alone writes.
+//!
+//! The protocol is in three layers: `aead` seals bytes, `noise` agrees on keys, `session` decides when
+//! to do which.
 
 mod aead;
 mod checksum;
