@@ -35,6 +35,20 @@ struct Tally {
     fragments: usize,
 }
 
+impl Tally {
+    /// Neither side of any statement may be empty.
+    fn has_both_sides(&self) -> bool {
+        self.sent >= POLICIES * PACKETS / 2
+            && self.accepted > 60
+            && self.sent - self.accepted > 200
+            && self.replies > 30
+            && self.forwarded > 30
+            && self.frames > 400
+            && self.frames_passed > 20
+            && self.fragments > 40
+    }
+}
+
 #[test]
 fn the_kernel_does_what_the_policy_says() {
     let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
@@ -46,23 +60,17 @@ fn the_kernel_does_what_the_policy_says() {
     let mut random = Random::new(seed);
     let stage = Stage::new();
     let mut tally = Tally::default();
-    for _ in 0..POLICIES {
+    for n in 0..4 * POLICIES {
+        // Chance may leave one kind of packet out for longer.
+        if n >= POLICIES && tally.has_both_sides() {
+            break;
+        }
         let policy = random.policy();
         let packets = random.packets(&policy, PACKETS);
         round(&stage, &mut random, &policy, &packets, &mut tally);
     }
     println!("{tally:?}");
-    // Neither side of any statement may be empty.
-    assert!(tally.sent >= POLICIES * PACKETS / 2, "{tally:?}");
-    assert!(
-        tally.accepted > 60 && tally.sent - tally.accepted > 200,
-        "{tally:?}"
-    );
-    assert!(tally.replies > 30 && tally.forwarded > 30, "{tally:?}");
-    assert!(
-        tally.frames > 400 && tally.frames_passed > 20 && tally.fragments > 40,
-        "{tally:?}"
-    );
+    assert!(tally.has_both_sides(), "{tally:?}");
 }
 
 fn round(
