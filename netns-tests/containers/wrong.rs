@@ -92,7 +92,9 @@ fn ports_of_a_joined_program_are_refused_by_docker() {
     let folder = stage.profile("shared");
     let path = folder.join("compose.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
-    let moved = format!("{text}    ports: [\"9090:9090\"]\n");
+    let join = "    network_mode: \"service:vpngw\"\n";
+    let moved = text.replace(join, &format!("{join}    ports: [\"9090:9090\"]\n"));
+    assert_ne!(moved, text);
     std::fs::write(&path, moved).unwrap();
     let done = stage.try_up(&folder, "qbittorrent");
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
