@@ -32,7 +32,8 @@ pub(super) fn timestamp(now: SystemTime, last: [u8; TIMESTAMP]) -> [u8; TIMESTAM
     stamp
 }
 
-/// How long the machine has slept since it started: a boot-time clock counts that, the one of [`Instant`] does not.
+/// How long the machine has slept since it started: a boot-time clock counts that, the one of
+/// `std::time::Instant` does not.
 pub(super) fn asleep() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
     let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
