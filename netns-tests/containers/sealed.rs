@@ -16,7 +16,7 @@ use crate::stage::{CLIENT, GATEWAY, MACHINE, Stage, WARDEN};
 use crate::torrent::{self, Client};
 
 /// How often the engine is killed.
-const TIMES: usize = 20;
+const TIMES: usize = 100;
 
 #[test]
 fn a_client_joins_the_warden_and_the_lan_reaches_it_by_the_engine() {
