@@ -14,7 +14,7 @@ mod chacha;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod poly;
-mod portable;
+pub(in crate::wireguard) mod portable;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +25,7 @@ pub(in crate::wireguard) const TAG: usize = 16;
 
 /// What one packet may be padded by at most: the WireGuard paper, section 5.4.6, pads to a multiple
 /// of 16 bytes.
-const PADDING: usize = 15;
+pub(in crate::wireguard) const PADDING: usize = 15;
 
 /// A key of one direction of a WireGuard session. It stands in one place, wherever this moves to, and is wiped
 /// there when it is dropped.
@@ -83,7 +83,7 @@ impl Key {
         match self.engine {
             #[cfg(target_arch = "x86_64")]
             Engine::Avx512 => avx512::seal(&self.bytes, counter, plain, dst),
-            Engine::Ring => portable::seal(&self.bytes, counter, plain, dst),
+            Engine::Ring => portable::seal(&self.bytes, counter, &[], plain, dst),
         }
     }
 
@@ -103,7 +103,7 @@ impl Key {
         let genuine = match self.engine {
             #[cfg(target_arch = "x86_64")]
             Engine::Avx512 => avx512::open(&self.bytes, counter, cipher, tag, dst),
-            Engine::Ring => portable::open(&self.bytes, counter, cipher, tag, dst),
+            Engine::Ring => portable::open(&self.bytes, counter, &[], cipher, tag, dst),
         };
         if !genuine {
             dst.fill(0);

@@ -11,8 +11,9 @@ use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 use zeroize::Zeroizing;
 
+use super::super::aead::TAG;
 use super::symmetric::hash;
-use super::{COOKIE_REPLY, KEY, TAG};
+use super::{COOKIE_REPLY, KEY};
 
 /// Bytes of a code, and of a cookie.
 const CODE: usize = 16;

@@ -28,8 +28,6 @@ pub(super) mod kind {
     pub(in crate::wireguard) const DATA: [u8; 4] = [4, 0, 0, 0];
 }
 
-/// Bytes of a Poly1305 tag.
-const TAG: usize = 16;
 /// Bytes of a key or a hash.
 pub(super) const KEY: usize = 32;
 /// Bytes of a TAI64N timestamp.

@@ -2,13 +2,16 @@
 
 use blake2::digest::{Digest, FixedOutput, Mac};
 use hmac::SimpleHmac;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::Zeroizing;
 
-use super::{KEY, TAG};
+use super::super::aead::{TAG, portable};
+use super::KEY;
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
+
+/// Each key of a handshake seals once.
+const NONCE: u64 = 0;
 
 /// A key, in one place until it is wiped: what is moved is the pointer to it.
 pub(in crate::wireguard) type Secret = Box<Zeroizing<[u8; KEY]>>;
@@ -91,12 +94,7 @@ impl Symmetric {
 
     /// Seals `plain` into `sealed`, which is 16 bytes longer, and mixes the result.
     pub(super) fn seal(&mut self, key: &Secret, plain: &[u8], sealed: &mut [u8]) {
-        let (text, tag) = sealed.split_at_mut(plain.len());
-        text.copy_from_slice(plain);
-        let made = cipher(key)
-            .seal_in_place_separate_tag(first_nonce(), Aad::from(&self.hash), text)
-            .expect("a few bytes are not too many for ChaCha20");
-        tag.copy_from_slice(made.as_ref());
+        portable::seal(key, NONCE, &self.hash, plain, sealed);
         self.mix_hash(sealed);
     }
 
@@ -108,11 +106,12 @@ impl Symmetric {
         sealed: &[u8],
     ) -> Option<[u8; LEN]> {
         let (text, tag) = sealed.split_last_chunk::<TAG>()?;
-        let mut plain: [u8; LEN] = text.try_into().ok()?;
-        let (aad, tag) = (Aad::from(&self.hash), Tag::from(*tag));
-        cipher(key)
-            .open_in_place_separate_tag(first_nonce(), aad, tag, &mut plain, 0..)
-            .ok()?;
+        let mut plain = [0; LEN];
+        let genuine =
+            text.len() == LEN && portable::open(key, NONCE, &self.hash, text, tag, &mut plain);
+        if !genuine {
+            return None;
+        }
         self.mix_hash(sealed);
         Some(plain)
     }
@@ -125,14 +124,4 @@ impl Symmetric {
         let third = hmac(&secret, [&**second, &[3]]);
         [first, second, third]
     }
-}
-
-fn cipher(key: &Secret) -> LessSafeKey {
-    let key = UnboundKey::new(&CHACHA20_POLY1305, &***key).expect("a key of 32 bytes");
-    LessSafeKey::new(key)
-}
-
-/// Each key of a handshake seals once, with the nonce zero.
-fn first_nonce() -> Nonce {
-    Nonce::assume_unique_for_key([0; 12])
 }
