@@ -9,7 +9,7 @@ use super::flow::Joins;
 use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
 use super::peer::Allowed;
 use super::run::Link;
-use super::session::{DATA, OVERHEAD, Opened, PADDING, SMALLEST_BUFFER};
+use super::session::{OVERHEAD, Opened, PADDING, SMALLEST_BUFFER};
 use super::split::Segments;
 use super::tun::Tun;
 
@@ -87,11 +87,9 @@ fn send_queued(now: Instant, link: &mut Link, counters: &Counters) {
         let Some(size) = link.session.next_queued(now, slot) else {
             break;
         };
-        if slot[0] == DATA {
-            counters.tx_packets.add(1);
-            // With its padding: up to 15 bytes too many.
-            counters.tx_bytes.add((size - OVERHEAD) as u64);
-        }
+        counters.tx_packets.add(1);
+        // With its padding: up to 15 bytes too many.
+        counters.tx_bytes.add((size - OVERHEAD) as u64);
         link.sender.commit(size, Ecn::NotEct);
     }
     link.sender.flush();

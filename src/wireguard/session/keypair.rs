@@ -140,6 +140,12 @@ pub(super) enum Place {
 }
 
 impl Keypairs {
+    /// What may be sealed with now.
+    pub(super) fn fresh(&mut self, now: Instant) -> Option<&mut Keypair> {
+        let current = self.current.as_mut();
+        current.filter(|keypair| keypair.is_fresh(now))
+    }
+
     /// The peer has answered our initiation.
     pub(super) fn install(&mut self, keypair: Keypair) {
         // A pair that was offered meanwhile may be the one the peer uses.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use boringtun::noise::TunnResult;
 use boringtun::noise::rate_limiter::RateLimiter;
 
+use super::aead;
 use super::header::word;
 use super::noise::{
     COOKIE_REPLY, INITIATION, Identity, Keys, Macs, Pending, RESPONSE, TIMESTAMP, kind,
@@ -30,10 +31,10 @@ use outside::{asleep, jitter, new_key, random, timestamp};
 const HEADER: usize = 16;
 
 /// Bytes a sealed packet is longer than the packet: header 16, tag 16.
-pub const OVERHEAD: usize = HEADER + 16;
+pub const OVERHEAD: usize = HEADER + aead::TAG;
 
 /// Bytes of padding a packet may get.
-pub const PADDING: usize = 15;
+pub const PADDING: usize = aead::PADDING;
 
 /// The least a buffer for a message must hold: a handshake initiation.
 pub const SMALLEST_BUFFER: usize = INITIATION;
@@ -58,9 +59,6 @@ const QUEUE: usize = 256;
 /// Messages of handshakes a second that are answered without a cookie.
 const UNDER_LOAD: u64 = 10;
 
-/// The first byte of a message that holds an inner packet, or a keepalive.
-pub const DATA: u8 = kind::DATA[0];
-
 /// A session with one peer, or the attempt to have one.
 pub struct Session {
     identity: Identity,
@@ -75,8 +73,6 @@ pub struct Session {
     received: [u8; TIMESTAMP],
     /// What waits for a session: packets, and their lengths with padding.
     queue: VecDeque<(Vec<u8>, usize)>,
-    /// It may leave now.
-    drain: bool,
     /// How many packets were given up since somebody asked.
     lost: u64,
     timers: timers::Timers,
@@ -135,7 +131,6 @@ impl Session {
             sent: [0; TIMESTAMP],
             received: [0; TIMESTAMP],
             queue: VecDeque::new(),
-            drain: false,
             lost: 0,
             timers: timers::Timers::new(peer.keepalive, now),
             handshake: false,
@@ -182,8 +177,7 @@ impl Session {
     /// Seals a packet into `dst`, which holds at least the packet, [`PADDING`] and [`OVERHEAD`], and
     /// [`SMALLEST_BUFFER`] bytes. Its padding keeps within `mtu`.
     pub fn seal(&mut self, now: Instant, packet: &[u8], mtu: usize, dst: &mut [u8]) -> Sealed {
-        let fresh = |keypair: &&mut Keypair| keypair.is_fresh(now);
-        let Some(keypair) = self.keypairs.current.as_mut().filter(fresh) else {
+        let Some(keypair) = self.keypairs.fresh(now) else {
             return self.keep(now, packet, padded(packet.len(), mtu), dst);
         };
         if keypair.is_used_up() {
@@ -294,16 +288,8 @@ impl Session {
 
     /// Writes to `dst` the next packet that waited for the session, sealed; called until there is none.
     pub fn next_queued(&mut self, now: Instant, dst: &mut [u8]) -> Option<usize> {
-        if !self.drain {
-            return None;
-        }
-        let fresh = |keypair: &&mut Keypair| keypair.is_fresh(now);
-        let keypair = self.keypairs.current.as_mut().filter(fresh);
-        let next = keypair.and_then(|keypair| Some((keypair, self.queue.pop_front()?)));
-        let Some((keypair, (packet, padded))) = next else {
-            self.drain = false;
-            return None;
-        };
+        let keypair = self.keypairs.fresh(now)?;
+        let (packet, padded) = self.queue.pop_front()?;
         self.timers.asked(now);
         keypair.seal(&packet, padded, dst)
     }
@@ -321,7 +307,6 @@ impl Session {
 
     /// `asleep`: how long the machine has slept since it started.
     fn tick_after(&mut self, asleep: Duration, now: Instant, dst: &mut [u8]) -> Option<usize> {
-        self.timers.asleep = asleep;
         self.keypairs.expire(now, asleep);
         self.pending
             .take_if(|asked| now >= asked.at + REKEY_ATTEMPT_TIME);
@@ -329,7 +314,11 @@ impl Session {
             self.lost += self.queue.len() as u64;
             self.queue.clear();
         }
-        match self.timers.tick(now, self.keypairs.current.as_ref()) {
+        let age = |keypair: &Keypair| (keypair.age(now, asleep), keypair.initiator);
+        match self
+            .timers
+            .tick(now, self.keypairs.current.as_ref().map(age))
+        {
             timers::Due::Nothing => None,
             timers::Due::Initiation => self.initiate(now, dst),
             timers::Due::Keepalive => self.keepalive(now, dst),
@@ -381,7 +370,6 @@ impl Session {
     fn completed(&mut self, now: Instant) {
         self.timers.completed(now);
         self.handshake = true;
-        self.drain = true;
     }
 
     fn keypair(&self, keys: &Keys, ours: u32, now: Instant, initiator: bool) -> Keypair {

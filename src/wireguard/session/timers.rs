@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::keypair::Keypair;
 use super::{
     KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT,
     SILENCE, TICK, UNANSWERED,
@@ -25,8 +24,6 @@ pub(super) struct Timers {
     /// The session has counted so far that it is to be renewed at once.
     renew: bool,
     silence: Silence,
-    /// How long the machine had slept at the last tick.
-    pub(super) asleep: Duration,
     pub(super) next_tick: Instant,
 }
 
@@ -58,7 +55,6 @@ impl Timers {
             asked: None,
             renew: false,
             silence: Silence::Unreported,
-            asleep: super::asleep(),
             next_tick: now,
         }
     }
@@ -129,8 +125,9 @@ impl Timers {
         elapsed(self.waiting, now, REKEY_ATTEMPT_TIME)
     }
 
-    /// What is due with this session, if there is one. Nothing is forgotten by asking: it is due until it is sent.
-    pub(super) fn tick(&mut self, now: Instant, session: Option<&Keypair>) -> Due {
+    /// What is due with a session of this age, if there is one, and whether we began it. Nothing is forgotten by
+    /// asking: it is due until it is sent.
+    pub(super) fn tick(&mut self, now: Instant, session: Option<(Duration, bool)>) -> Due {
         self.next_tick = now + TICK;
         if let Some(next) = self.retry.filter(|next| now < *next) {
             self.next_tick = self.next_tick.min(next);
@@ -140,7 +137,7 @@ impl Timers {
         }
         let renew = self.renew
             || self.waiting.is_some()
-            || session.is_none_or(|session| self.is_old(session, now))
+            || session.is_none_or(|(age, ours)| is_old(age, ours))
             || elapsed(self.asked, now, UNANSWERED);
         let unheard = self.interval.is_some_and(|most| now >= self.passed + most);
         if renew && self.may_initiate(now) {
@@ -152,17 +149,6 @@ impl Timers {
         }
     }
 
-    /// The initiator renews after 120 s, sent anything or not; the responder steps in when the
-    /// initiator has not by the time only a handshake's worth is left.
-    fn is_old(&self, session: &Keypair, now: Instant) -> bool {
-        let most = if session.initiator {
-            REKEY_AFTER_TIME
-        } else {
-            REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
-        };
-        session.age(now, self.asleep) >= most
-    }
-
     pub(super) fn take_silence(&mut self) -> bool {
         let due = self.silence == Silence::Due;
         if due {
@@ -170,6 +156,17 @@ impl Timers {
         }
         due
     }
+}
+
+/// The initiator renews after 120 s, sent anything or not; the responder steps in when the
+/// initiator has not by the time only a handshake's worth is left.
+fn is_old(age: Duration, initiator: bool) -> bool {
+    let most = if initiator {
+        REKEY_AFTER_TIME
+    } else {
+        REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
+    };
+    age >= most
 }
 
 fn elapsed(since: Option<Instant>, now: Instant, time: Duration) -> bool {

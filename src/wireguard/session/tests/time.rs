@@ -35,8 +35,8 @@ fn time_asleep_counts() {
     let (mut a, _) = connected();
     let mut dst = vec![0; SMALLEST_BUFFER];
     let now = after(Instant::now(), 1);
-    assert_eq!(a.tick_after(a.timers.asleep, now, &mut dst), None);
-    let slept = a.timers.asleep + REKEY_AFTER_TIME;
+    assert_eq!(a.tick_after(asleep(), now, &mut dst), None);
+    let slept = asleep() + REKEY_AFTER_TIME;
     assert_eq!(a.tick_after(slept, now, &mut dst), Some(148));
     assert!(a.keypairs.current.is_some());
     a.tick_after(slept + REKEY_AFTER_TIME, now, &mut dst);
@@ -111,7 +111,7 @@ fn an_answer_that_comes_too_late_is_none() {
     let opened = a.open(after(start, 91), &response, &mut dst);
     assert_eq!(opened, Opened::Rejected);
     assert!(a.pending.is_some());
-    a.tick_after(a.timers.asleep, after(start, 91), &mut dst);
+    a.tick_after(asleep(), after(start, 91), &mut dst);
     let asked = a.pending.as_ref().unwrap();
     assert!(asked.at > start, "it was asked anew");
 }
@@ -120,7 +120,7 @@ fn an_answer_that_comes_too_late_is_none() {
 fn keys_that_aged_in_sleep_seal_nothing() {
     let (mut a, _) = connected();
     assert_eq!(seal(&mut a, &packet(60, 1)).0, Sealed::Send(96));
-    let slept = a.timers.asleep + REJECT_AFTER_TIME;
+    let slept = asleep() + REJECT_AFTER_TIME;
     a.keypairs.expire(Instant::now(), slept);
     assert_eq!(seal(&mut a, &packet(60, 1)).0, Sealed::Ask(148));
 }
