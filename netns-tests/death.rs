@@ -166,6 +166,29 @@ fn stopping_both_halves_lets_nothing_out() {
     lab.sensor.verdict();
 }
 
+/// What `docker pause` does, and a machine that sleeps: every wait of both is cut short.
+#[test]
+fn a_gateway_that_is_stopped_and_goes_on_many_times_keeps_its_engine() {
+    let lab = Lab::new();
+    let flood = Flood::start(&lab);
+    let gateway = lab.connect(&lab.conf());
+    let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
+    let halves = [gateway.engine(), gateway.warden()];
+    for _ in 0..200 {
+        for signal in [Signal::STOP, Signal::CONT] {
+            for half in halves {
+                kill_process(half, signal).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stream.echo(PATIENCE).unwrap();
+    }
+    gateway.wait_connected();
+    assert_eq!([gateway.engine(), gateway.warden()], halves);
+    flood.goes_on(1000);
+    lab.sensor.verdict();
+}
+
 #[test]
 fn it_starts_over_what_an_earlier_run_left() {
     let (lab, flood) = lab_under_fire();

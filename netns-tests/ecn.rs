@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use vpngw::sys::socket::uninterrupted;
 
 use crate::lab::capture::Capture;
 use crate::lab::tunnel::assert_inside;
@@ -46,14 +47,14 @@ fn a_mark_of_a_router_arrives_inside_where_it_is_understood() {
     let server = socket(&lab, "vpn1", HOST);
     let port = server.local_addr().unwrap().port();
     program.send_to(b"hello", at(HOST, port)).unwrap();
-    let (_, back) = server.recv_from(&mut [0; 9]).unwrap();
+    let (_, back) = uninterrupted(|| server.recv_from(&mut [0; 9])).unwrap();
     let answer = |ecn: u8, first: u8| {
         sockopt::set_ip_tos(&server, ecn).unwrap();
         server.send_to(&[first; 500], back).unwrap();
     };
     let arrives = |first: u8| {
         let mut buffer = [0; 500];
-        program.recv(&mut buffer).unwrap();
+        uninterrupted(|| program.recv(&mut buffer)).unwrap();
         assert_eq!(buffer[0], first);
         inside.recv_timeout(PATIENCE).unwrap()
     };

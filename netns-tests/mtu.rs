@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use vpngw::sys::socket::uninterrupted;
 
 use crate::lab::capture::Capture;
 use crate::lab::conf::Conf;
@@ -109,7 +110,7 @@ fn large_datagram(lab: &Lab) {
     let begun = Instant::now();
     loop {
         client.send_to(&sent, at(HOST, 10)).unwrap();
-        if let Ok(len) = client.recv(&mut back) {
+        if let Ok(len) = uninterrupted(|| client.recv(&mut back)) {
             assert!(back[..len] == sent[..], "it came back changed");
             break;
         }

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime};
 
+use vpngw::sys::socket::uninterrupted;
+
 use crate::lab::canary;
 use crate::lab::machine::Machine;
 use crate::lab::server::Swallow;
@@ -54,7 +56,7 @@ fn a_download_never_pauses_for_a_second_through_four_rekeys() {
     let mut buffer = vec![0; 1 << 16];
     while start.elapsed() < LONG {
         let began = Instant::now();
-        let got = stream.read(&mut buffer);
+        let got = uninterrupted(|| stream.read(&mut buffer));
         let got = got.unwrap_or_else(|why| panic!("{why} {:?} after start", start.elapsed()));
         assert!(got > 0, "ended {:?} after start", start.elapsed());
         assert_prompt(&lab, &machine, start, began);
@@ -156,7 +158,7 @@ fn once(socket: &UdpSocket, patience: Duration) -> Option<Duration> {
         let left = patience.checked_sub(start.elapsed())?;
         let left = left.max(Duration::from_millis(1));
         socket.set_read_timeout(Some(left)).unwrap();
-        let len = socket.recv(&mut buffer).ok()?;
+        let len = uninterrupted(|| socket.recv(&mut buffer)).ok()?;
         if buffer[..len].ends_with(&token) {
             return Some(start.elapsed());
         }

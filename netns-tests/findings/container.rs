@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use vpngw::sys::socket::uninterrupted;
+
 use crate::lab::services::question;
 use crate::lab::{Lab, ONES, ROUTER, at, settled, wait};
 
@@ -100,7 +102,7 @@ fn answered(lab: &Lab) -> bool {
             .unwrap();
         let to = SocketAddr::from(([127, 0, 0, 11], 53));
         socket.send_to(&question("secret.example", 7), to).is_ok()
-            && socket.recv(&mut [0; 512]).is_ok()
+            && uninterrupted(|| socket.recv(&mut [0; 512])).is_ok()
     })
 }
 

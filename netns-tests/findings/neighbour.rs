@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use vpngw::sys::socket::uninterrupted;
+
 use crate::lab::canary;
 use crate::lab::forge::{checksum, ipv4, ipv4_syn, ipv4_udp};
 use crate::lab::raw::{ETH_P_ALL, Layer, PacketSocket};
@@ -125,7 +127,7 @@ fn who_has(lab: &Lab, targets: &[Ipv4Addr]) -> BTreeSet<Ipv4Addr> {
                 request.extend(target.octets());
                 socket.send_to(&request, 0x0806, [0xff; 6]).unwrap();
             }
-            while let Ok(got) = socket.recv(&mut buffer) {
+            while let Ok(got) = uninterrupted(|| socket.recv(&mut buffer)) {
                 let arp = got.len >= 28 && buffer[..8] == [0, 1, 8, 0, 6, 4, 0, 2];
                 if arp && !got.outgoing {
                     found.insert(Ipv4Addr::new(

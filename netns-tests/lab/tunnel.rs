@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use vpngw::sys::socket::uninterrupted;
 
 use super::ns::Namespaces;
 use super::services::question;
@@ -45,7 +46,7 @@ fn exchange(
     while start.elapsed() < patience {
         let began = Instant::now();
         let _ = socket.send_to(what, to);
-        match socket.recv_from(&mut buffer) {
+        match uninterrupted(|| socket.recv_from(&mut buffer)) {
             Ok((len, from)) if from == to => {
                 return Some(buffer[..len].to_vec());
             }

@@ -11,6 +11,7 @@ use vpngw::net::Fwmark;
 use vpngw::policy::{Policy, Reason};
 use vpngw::ruleset::{Hook, Kernel, Ruleset};
 use vpngw::sys::nft;
+use vpngw::sys::socket::uninterrupted;
 
 use super::wire::{Wire, frame, udp};
 use super::{Ns, ip, load, name, policy, sh};
@@ -135,13 +136,13 @@ fn nothing_but_our_wireguard_flow_reaches_the_endpoint() {
         let ours = socket(us, mark);
         ours.send_to(&INITIATION, endpoint).unwrap();
         let mut buffer = [0; 64];
-        let (length, from) = server.recv_from(&mut buffer).unwrap();
+        let (length, from) = uninterrupted(|| server.recv_from(&mut buffer)).unwrap();
         assert_eq!(&buffer[..length], INITIATION);
         // The answer comes by a device to which the main table does not lead.
         server.send_to(&[2, 0, 0, 0], from).unwrap();
-        assert_eq!(ours.recv(&mut buffer).unwrap(), 4);
+        assert_eq!(uninterrupted(|| ours.recv(&mut buffer)).unwrap(), 4);
         server.send_to(b"not WireGuard", from).unwrap();
-        assert!(ours.recv(&mut buffer).is_err());
+        assert!(uninterrupted(|| ours.recv(&mut buffer)).is_err());
 
         assert!(refused(ours.send_to(b"GET / HTTP/1.1", endpoint)));
         assert!(refused(ours.send_to(&[5, 0, 0, 0], endpoint)));
@@ -159,7 +160,7 @@ fn nothing_but_our_wireguard_flow_reaches_the_endpoint() {
         SockRef::from(&bound).bind_device(Some(b"eth0")).unwrap();
         assert!(refused(bound.send_to(&INITIATION, endpoint)));
     });
-    assert!(server.recv(&mut [0; 64]).is_err());
+    assert!(uninterrupted(|| server.recv(&mut [0; 64])).is_err());
     assert_eq!(
         lab.counted(Hook::Egress, Reason::Endpoint),
         1,
@@ -188,7 +189,7 @@ fn a_segmented_send_passes_whole() {
         ours.send_to(&messages, "198.51.100.10:51820").unwrap();
     });
     for _ in 0..10 {
-        assert_eq!(server.recv(&mut [0; 2000]).unwrap(), 1000);
+        assert_eq!(uninterrupted(|| server.recv(&mut [0; 2000])).unwrap(), 1000);
     }
 }
 
@@ -362,16 +363,23 @@ fn the_tunnel_carries_its_own_dns_public_hosts_and_replies() {
         asking.send_to(b"x", "1.1.1.1:80").unwrap();
         let answer = udp(("1.1.1.1", 80), ("10.64.0.2", 5000), b"yes");
         lab.tun.send(&answer).unwrap();
-        assert_eq!(asking.recv(&mut buffer).unwrap(), 3, "a reply");
+        assert_eq!(
+            uninterrupted(|| asking.recv(&mut buffer)).unwrap(),
+            3,
+            "a reply"
+        );
         let stranger = udp(("8.8.4.4", 80), ("10.64.0.2", 5000), b"no");
         lab.tun.send(&stranger).unwrap();
-        assert!(asking.recv(&mut buffer).is_err(), "not a reply");
+        assert!(
+            uninterrupted(|| asking.recv(&mut buffer)).is_err(),
+            "not a reply"
+        );
 
         let forwarded = socket("10.64.0.2:6881", None);
         lab.tun
             .send(&udp(("8.8.4.4", 80), ("10.64.0.2", 6881), b"peer"))
             .unwrap();
-        assert_eq!(forwarded.recv(&mut buffer).unwrap(), 4);
+        assert_eq!(uninterrupted(|| forwarded.recv(&mut buffer)).unwrap(), 4);
         for source in [
             "172.30.0.20",
             "127.0.0.1",
@@ -382,7 +390,10 @@ fn the_tunnel_carries_its_own_dns_public_hosts_and_replies() {
             lab.tun
                 .send(&udp((source, 80), ("10.64.0.2", 6881), b"liar"))
                 .unwrap();
-            assert!(forwarded.recv(&mut buffer).is_err(), "{source}");
+            assert!(
+                uninterrupted(|| forwarded.recv(&mut buffer)).is_err(),
+                "{source}"
+            );
         }
     });
     assert_eq!(lab.counted(Hook::Prerouting, Reason::Spoofed), 5);
@@ -433,7 +444,7 @@ fn docker_s_resolver_is_out_of_reach_by_socket_and_by_frame() {
         lo.send(&loopback).unwrap();
         for _ in 0..2 {
             assert_eq!(
-                resolver.recv(&mut [0; 64]).unwrap(),
+                uninterrupted(|| resolver.recv(&mut [0; 64])).unwrap(),
                 6,
                 "reached while nothing is loaded"
             );
@@ -442,7 +453,7 @@ fn docker_s_resolver_is_out_of_reach_by_socket_and_by_frame() {
         assert!(armed.devices.is_empty());
         assert!(refused(ask()));
         lo.send(&loopback).unwrap();
-        assert!(resolver.recv(&mut [0; 64]).is_err());
+        assert!(uninterrupted(|| resolver.recv(&mut [0; 64])).is_err());
         send("127.0.0.1:0", None, b"x", "127.0.0.1:9").unwrap();
         assert!(sh("nft", &["list", "ruleset"]).contains("table netdev vpngw"));
     });
@@ -463,7 +474,7 @@ fn an_open_connection_outlives_a_block() {
     server.write_all(b"hello").unwrap();
     let before = client
         .set_read_timeout(Some(SOON))
-        .and_then(|()| client.read(&mut [0; 5]));
+        .and_then(|()| uninterrupted(|| client.read(&mut [0; 5])));
     assert!(before.is_err(), "blocked");
     lab.connect();
     client.set_read_timeout(Some(SOON * 20)).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use vpngw::control::api::State;
+use vpngw::sys::socket::uninterrupted;
 
 use super::{PATIENCE, assert_inside};
 use crate::lab::sealed::{Sealed, nobody_is_mapped};
@@ -210,7 +211,7 @@ fn a_service_manager_hears_when_the_warden_is_ready() {
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     sealed.spawn_warden(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
     let mut buffer = [0; 64];
-    let length = manager.recv(&mut buffer).unwrap();
+    let length = uninterrupted(|| manager.recv(&mut buffer)).unwrap();
     assert_eq!(&buffer[..length], b"READY=1");
     assert!(sealed.door.exists());
     let rules = lab.ns.run("box", "nft list ruleset");

@@ -379,13 +379,13 @@ fn answer_arrives(rp_filter: &str, with_rules: bool) -> bool {
     // A veth may take a moment to pass packets after it was set up (net/core/link_watch.c).
     let arrived = (0..20).find_map(|_| {
         near.send_to(b"ping", endpoint()).unwrap();
-        server.recv_from(&mut [0; 10]).ok()
+        socket::uninterrupted(|| server.recv_from(&mut [0; 10])).ok()
     });
     let (_, from) = arrived.unwrap();
     // Forget who we are, so that the answer starts with an ARP request.
     far.ip("neigh flush dev far0");
     server.send_to(b"pong", from).unwrap();
-    near.recv_from(&mut [0; 10]).is_ok()
+    socket::uninterrupted(|| near.recv_from(&mut [0; 10])).is_ok()
 }
 
 #[test]

@@ -197,6 +197,21 @@ pub fn answers(path: &Path) -> bool {
     }
 }
 
+/// What an action gives, done again as long as a signal interrupts it. A wait with a timeout is interrupted
+/// also where a program has no handler, when it is stopped and goes on (signal(7)).
+///
+/// # Errors
+///
+/// Those of the action, but for `Interrupted`.
+pub fn uninterrupted<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +228,20 @@ mod tests {
         assert!(answers(&path));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, LISTENER_MODE);
+    }
+
+    #[test]
+    fn only_an_interruption_is_tried_again() {
+        let told = std::cell::RefCell::new(vec![
+            Ok(7),
+            Err(io::ErrorKind::WouldBlock),
+            Err(io::ErrorKind::Interrupted),
+            Err(io::ErrorKind::Interrupted),
+        ]);
+        let act = || told.borrow_mut().pop().unwrap().map_err(io::Error::from);
+        let first = uninterrupted(act);
+        assert_eq!(first.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(uninterrupted(act).unwrap(), 7);
     }
 
     #[test]

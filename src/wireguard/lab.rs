@@ -16,6 +16,7 @@ use rustix::thread::UnshareFlags;
 
 use super::{Device, DropReason, Event, PeerSetup, Snapshot};
 use crate::config::{Offload, PublicKey, Secret};
+use crate::sys::socket::uninterrupted;
 
 const MTU: u16 = 1420;
 const BULK: usize = 64 << 20;
@@ -223,7 +224,7 @@ fn what_is_too_long_for_the_path_is_dropped_and_the_rest_still_leaves_in_batches
         far.set_read_timeout(Some(PATIENCE)).unwrap();
         for size in [1000, 1272] {
             for _ in 0..10 {
-                assert_eq!(far.recv(&mut [0; 2000]).unwrap(), size);
+                assert_eq!(uninterrupted(|| far.recv(&mut [0; 2000])).unwrap(), size);
             }
         }
         let snapshot = counters.snapshot();
@@ -240,7 +241,7 @@ fn pass_on(from: &UdpSocket, to: &UdpSocket, far: SocketAddrV4) -> u64 {
     let mut last = std::collections::HashMap::new();
     let (mut count, mut buffer) = (0, [0; 2000]);
     from.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-    while let Ok(len) = from.recv(&mut buffer) {
+    while let Ok(len) = uninterrupted(|| from.recv(&mut buffer)) {
         if buffer[0] == 4 {
             let session: [u8; 4] = buffer[4..8].try_into().unwrap();
             let counter = u64::from_le_bytes(buffer[8..16].try_into().unwrap());
@@ -318,7 +319,7 @@ fn bursts_of_datagrams_arrive_unchanged_and_in_order() {
             }
             for expected in &sent {
                 let mut datagram = [0; 2000];
-                let len = socket.recv(&mut datagram).unwrap();
+                let len = uninterrupted(|| socket.recv(&mut datagram)).unwrap();
                 assert!(datagram[..len] == expected[..], "round {round}");
             }
         }

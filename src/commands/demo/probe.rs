@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use smoltcp::wire::{Ipv4Packet, UdpPacket};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -235,7 +236,7 @@ fn ready(socket: &Socket, flags: PollFlags) -> io::Result<bool> {
         tv_nsec: i64::from(PATIENCE.subsec_nanos()),
     };
     let mut fds = [PollFd::new(socket, flags)];
-    Ok(poll(&mut fds, Some(&patience))? > 0)
+    Ok(retry_on_intr(|| poll(&mut fds, Some(&patience)))? > 0)
 }
 
 fn raw_frame(device: u32, payload: &[u8]) -> io::Result<Outcome> {

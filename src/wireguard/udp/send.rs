@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use super::super::counters::{Counters, DropReason};
 use super::super::ecn::Ecn;
@@ -344,7 +345,7 @@ enum Remedy {
 fn writable(socket: &UdpSocket) -> bool {
     let timeout = Timespec::try_from(PATIENCE).ok();
     let mut fds = [PollFd::new(socket, PollFlags::OUT)];
-    matches!(poll(&mut fds, timeout.as_ref()), Ok(1))
+    matches!(retry_on_intr(|| poll(&mut fds, timeout.as_ref())), Ok(1))
 }
 
 #[cfg(test)]
