@@ -5,13 +5,17 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::env;
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::net::sockopt;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
@@ -21,7 +25,8 @@ use vpngw::wireguard::PeerSetup;
 use vpngw::wireguard::session::Session;
 
 const USAGE: &str = "traffic serve ADDRESS | ping SERVER COUNT MICROSECONDS | pps SERVER SIZE SECONDS \
-    | bursts SERVER FLOWS PPS SECONDS | mix SERVER FLOWS SECONDS | storm SERVER FROM KEY RATE SECONDS";
+    | bursts SERVER FLOWS PPS SECONDS | mix SERVER FLOWS SECONDS | storm SERVER FROM KEY RATE SECONDS \
+    | buffer PROCESS PORT BYTES";
 
 /// First byte of a datagram: what the server does with it. A number of the run and one of the packet follow.
 const ECHO: u8 = 0;
@@ -29,8 +34,11 @@ const COUNT: u8 = 1;
 const TELL: u8 = 2;
 const ACKNOWLEDGE: u8 = 3;
 
+/// Bytes of the headers of IPv4 and UDP.
+const HEADERS: usize = 28;
+
 /// Payload of a full datagram in a tunnel of MTU 1420.
-const FULL: usize = 1392;
+const FULL: usize = 1420 - HEADERS;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
@@ -49,6 +57,10 @@ async fn main() -> io::Result<()> {
         ["storm", at, from, key, rate, seconds] => {
             let rate = number(rate) as u32;
             storm((address(from), address(at)), key, rate, seconds_of(seconds)).await
+        }
+        ["buffer", process, port, bytes] => {
+            let process = process.parse().expect("a process");
+            buffer(process, number(port) as u16, number(bytes))
         }
         _ => Err(io::Error::other(USAGE)),
     }
@@ -85,8 +97,8 @@ async fn serve(at: SocketAddrV4) -> io::Result<()> {
 /// A receive buffer that does not lose what the tunnel has carried.
 fn datagram_socket(at: SocketAddrV4) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20)
-        .or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 << 20))?;
+    sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, 8 << 20))?;
     socket.set_nonblocking(true)?;
     socket.bind(&at.into())?;
     UdpSocket::from_std(socket.into())
@@ -231,13 +243,13 @@ fn now() -> u64 {
 }
 
 /// Prints the highest rate, in packets a second, at which no more than one in a thousand is lost: doubled until
-/// it is too high, then halved in between five times.
+/// it is too high, then halved in between five times. The size is that of the whole packet, IPv4 and UDP included.
 async fn most(to: SocketAddrV4, size: usize, time: Duration) -> io::Result<()> {
     let sockets = [connected(to).await?];
     let (mut good, mut bad) = (0_usize, None);
     let mut rate = 8_000;
     for _ in 0..12 {
-        let (sent, arrived) = at_rate(&sockets, size, 1, rate, time).await?;
+        let (sent, arrived) = at_rate(&sockets, size - HEADERS, 1, rate, time).await?;
         let real = (sent as f64 / time.as_secs_f64()) as usize;
         if arrived as f64 >= sent as f64 * 0.999 {
             good = good.max(real);
@@ -258,14 +270,16 @@ async fn most(to: SocketAddrV4, size: usize, time: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Bursts of eight full datagrams, each of another flow. Prints how many arrived, and the share that was lost.
+/// Bursts of eight full datagrams, each of another flow. Prints how many arrived, and the nanoseconds that this
+/// process has run.
 async fn bursts(to: SocketAddrV4, flows: usize, pps: usize, time: Duration) -> io::Result<()> {
     let mut sockets = Vec::new();
     for _ in 0..flows {
         sockets.push(connected(to).await?);
     }
-    let (sent, arrived) = at_rate(&sockets, 1200, 8, pps, time).await?;
-    println!("{arrived} {:.4}", 1.0 - arrived as f64 / sent as f64);
+    let (_, arrived) = at_rate(&sockets, 1200, 8, pps, time).await?;
+    let ran = clock_gettime(ClockId::ProcessCPUTime);
+    println!("{arrived} {}", ran.tv_sec * 1_000_000_000 + ran.tv_nsec);
     Ok(())
 }
 
@@ -372,4 +386,25 @@ fn ipv4_udp(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     }
     bytes.extend(payload);
     bytes
+}
+
+// --- another receive buffer for a socket of another process
+
+fn buffer(process: i32, port: u16, bytes: usize) -> io::Result<()> {
+    let pid = Pid::from_raw(process).expect("a process");
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
+        let name = entry?.file_name();
+        let fd = name.to_str().and_then(|name| name.parse().ok());
+        let fd = fd.expect("a number");
+        let Ok(copy) = pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()) else {
+            continue; // Closed meanwhile.
+        };
+        let socket = SockRef::from(&copy);
+        let here = socket.local_addr().ok().and_then(|at| at.as_socket());
+        if socket.r#type().ok() == Some(Type::DGRAM) && here.is_some_and(|at| at.port() == port) {
+            return Ok(sockopt::set_socket_recv_buffer_size_force(&copy, bytes)?);
+        }
+    }
+    Err(io::Error::other("it has no such socket"))
 }
