@@ -11,7 +11,7 @@ use crate::lab::wait;
 use crate::stage::{GATEWAY, Stage};
 
 /// How often the engine is killed. Past the first, each new one comes up to 2 s after the last.
-const TIMES: usize = 10;
+const TIMES: usize = 100;
 
 #[test]
 fn a_joined_container_keeps_its_network_and_its_connection() {

@@ -12,11 +12,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
+use rustix::net::{RecvFlags, recv};
 use rustix::thread::UnshareFlags;
 
 use super::{Device, DropReason, Event, PeerSetup, Snapshot};
 use crate::config::{Offload, PublicKey, Secret};
-use crate::sys::socket::uninterrupted;
 
 const MTU: u16 = 1420;
 const BULK: usize = 64 << 20;
@@ -224,7 +225,7 @@ fn what_is_too_long_for_the_path_is_dropped_and_the_rest_still_leaves_in_batches
         far.set_read_timeout(Some(PATIENCE)).unwrap();
         for size in [1000, 1272] {
             for _ in 0..10 {
-                assert_eq!(uninterrupted(|| far.recv(&mut [0; 2000])).unwrap(), size);
+                assert_eq!(received(&far, &mut [0; 2000]).unwrap(), size);
             }
         }
         let snapshot = counters.snapshot();
@@ -235,13 +236,19 @@ fn what_is_too_long_for_the_path_is_dropped_and_the_rest_still_leaves_in_batches
     inside.join().unwrap();
 }
 
+/// A wait with a timeout ends early where the program is stopped and goes on (signal(7)).
+fn received(socket: &UdpSocket, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+    let (len, _) = retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::empty()))?;
+    Ok(len)
+}
+
 /// Passes datagrams on one by one, and returns how many messages of sessions went by. Their counters (white
 /// paper, section 5.4.6) must rise in each session.
 fn pass_on(from: &UdpSocket, to: &UdpSocket, far: SocketAddrV4) -> u64 {
     let mut last = std::collections::HashMap::new();
     let (mut count, mut buffer) = (0, [0; 2000]);
     from.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-    while let Ok(len) = uninterrupted(|| from.recv(&mut buffer)) {
+    while let Ok(len) = received(from, &mut buffer) {
         if buffer[0] == 4 {
             let session: [u8; 4] = buffer[4..8].try_into().unwrap();
             let counter = u64::from_le_bytes(buffer[8..16].try_into().unwrap());
@@ -319,7 +326,7 @@ fn bursts_of_datagrams_arrive_unchanged_and_in_order() {
             }
             for expected in &sent {
                 let mut datagram = [0; 2000];
-                let len = uninterrupted(|| socket.recv(&mut datagram)).unwrap();
+                let len = received(&socket, &mut datagram).unwrap();
                 assert!(datagram[..len] == expected[..], "round {round}");
             }
         }
