@@ -62,7 +62,7 @@ impl Device {
         let thread = thread::Builder::new()
             .name("wireguard".to_owned())
             .spawn(move || {
-                let run = || Loop::new(tun, mtu, offload, own, &notify).run();
+                let run = || Loop::new(tun, mtu, offload, own, &notify)?.run();
                 // A thread that dies in silence would leave a tunnel that looks alive.
                 match catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(())) => {}

@@ -30,6 +30,7 @@ pub mod tun;
 mod tx;
 pub mod uapi;
 mod udp;
+mod wait;
 
 #[cfg(test)]
 #[cfg(feature = "netns")]

@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use crate::net::mtu;
 
 use super::counters::{Counters, DropReason};
@@ -25,6 +23,7 @@ use super::session::{SMALLEST_BUFFER, Session};
 use super::tun::Tun;
 use super::tx::Outward;
 use super::udp::{self, Receiver, Sender};
+use super::wait::{Ready, Waiter};
 
 /// Bytes of the longest message of a timer: an initiation, or a sealed keepalive.
 const TIMER_MESSAGE: usize = SMALLEST_BUFFER;
@@ -88,7 +87,6 @@ pub(super) struct Link {
     pub(super) remote: SocketAddrV4,
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
-    socket: Rc<UdpSocket>,
     /// When the kernel is asked for the path MTU again.
     look: Instant,
     /// The path MTU that was told last.
@@ -103,21 +101,24 @@ pub(super) struct Loop<F> {
     offload: bool,
     shared: Arc<Shared>,
     notify: F,
+    waiter: Waiter,
     link: Option<Link>,
     outward: Outward,
     inward: Inward,
 }
 
-/// Who may have something to read.
-#[derive(Clone, Copy)]
-struct Ready {
-    tun: bool,
-    udp: bool,
-}
-
 impl<F: Fn(Event)> Loop<F> {
-    pub(super) fn new(tun: Tun, mtu: u16, offload: bool, shared: Arc<Shared>, notify: F) -> Self {
-        Self {
+    /// # Errors
+    /// There is no waiting on the device.
+    pub(super) fn new(
+        tun: Tun,
+        mtu: u16,
+        offload: bool,
+        shared: Arc<Shared>,
+        notify: F,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            waiter: Waiter::new(tun.as_fd(), shared.wake.as_fd())?,
             outward: Outward::new(mtu),
             inward: Inward::new(&tun),
             link: None,
@@ -126,7 +127,7 @@ impl<F: Fn(Event)> Loop<F> {
             offload,
             shared,
             notify,
-        }
+        })
     }
 
     /// Runs until told to stop.
@@ -136,7 +137,7 @@ impl<F: Fn(Event)> Loop<F> {
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut ready = Ready {
             tun: true,
-            udp: true,
+            ..Ready::default()
         };
         loop {
             if self.shared.pending.load(Ordering::Acquire) {
@@ -215,6 +216,7 @@ impl<F: Fn(Event)> Loop<F> {
         match command {
             Command::Stop => return Ok(false),
             Command::Disconnect => {
+                self.waiter.watch(None)?;
                 self.link = None;
                 self.shared.counters.forget_handshake();
             }
@@ -250,6 +252,7 @@ impl<F: Fn(Event)> Loop<F> {
             }
         };
         let socket = Rc::new(socket);
+        self.waiter.watch(Some(Rc::clone(&socket)))?;
         let sender = Sender::new(Rc::clone(&socket), remote, gso, Arc::clone(counters));
         let link = self.link.insert(Link {
             allowed: Allowed::new(&peer.allowed_ips),
@@ -257,8 +260,7 @@ impl<F: Fn(Event)> Loop<F> {
             session,
             remote,
             sender,
-            receiver: Receiver::new(Rc::clone(&socket)),
-            socket,
+            receiver: Receiver::new(socket),
             look: now,
             told: None,
         });
@@ -272,28 +274,15 @@ impl<F: Fn(Event)> Loop<F> {
 
     fn wait(&self) -> io::Result<Ready> {
         let timeout = self.link.as_ref().map(|link| {
-            let left = link
-                .session
-                .deadline()
-                .saturating_duration_since(Instant::now());
-            // Not before the deadline, or the loop would come round once more for nothing.
-            left + Duration::from_micros(50)
+            let deadline = link.session.deadline();
+            deadline.saturating_duration_since(Instant::now())
         });
-        let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
-        let input = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        let wake = self.shared.wake.as_fd();
-        let udp = self.link.as_ref().map_or(wake, |link| link.socket.as_fd());
-        let mut fds = [input(self.tun.as_fd()), input(udp), input(wake)];
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let [tun, udp, woken] = fds.map(|fd| !fd.revents().is_empty());
-        if woken {
+        let ready = self.waiter.wait(timeout)?;
+        if ready.woken {
             let mut count = [0; 8];
             // Empty already: nothing to take back.
             let _ = rustix::io::read(&self.shared.wake, &mut count);
         }
-        Ok(Ready { tun, udp })
+        Ok(ready)
     }
 }

@@ -76,7 +76,7 @@ impl Inward {
             self.coalescer.give_up();
         }
         send_queued(now, link, counters);
-        true
+        !link.receiver.is_drained()
     }
 }
 

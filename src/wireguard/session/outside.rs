@@ -1,4 +1,5 @@
 //! What a session asks the machine for: the wall clock, how long it has slept, random bytes.
+#![allow(unsafe_code)]
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -35,9 +36,24 @@ pub(super) fn timestamp(now: SystemTime, last: [u8; TIMESTAMP]) -> [u8; TIMESTAM
 /// How long the machine has slept since it started: a boot-time clock counts that, the one of
 /// `std::time::Instant` does not.
 pub(super) fn asleep() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
-    read(ClockId::Boottime).saturating_sub(read(ClockId::Monotonic))
+    read(libc::CLOCK_BOOTTIME).saturating_sub(read(libc::CLOCK_MONOTONIC))
+}
+
+/// A clock, by the C library: it reads one without a system call, which rustix does for some only, and this happens
+/// after each wait.
+fn read(clock: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call writes one `timespec`, which is ours.
+    let done = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    let (secs, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    match (done, secs, nanos) {
+        (0, Ok(secs), Ok(nanos)) => Duration::new(secs, nanos),
+        // These clocks exist on each Linux; without them nothing has slept.
+        _ => Duration::ZERO,
+    }
 }
 
 /// Random bytes.

@@ -11,6 +11,9 @@ use super::{Beside, Control, Controls, sockaddr};
 /// Datagrams, or joined datagrams, of one receive.
 const MOST_MESSAGES: usize = 32;
 
+/// Messages that are asked for at least, where they are short.
+const FEWEST_MESSAGES: usize = 4;
+
 /// Bytes of one buffer for them.
 const BUFFER: usize = 65536;
 
@@ -31,8 +34,11 @@ pub(in crate::wireguard) struct Receiver {
     names: Vec<libc::sockaddr_in>,
     controls: Vec<Controls>,
     received: Vec<(usize, usize)>,
-    /// Messages the next call asks for: one when they are long, so that they stay in the cache.
+    /// Messages the next call asks for: one when they are long, so that they stay in the cache, and few where few
+    /// have come, for each is prepared.
     want: usize,
+    /// The last call got fewer than it asked for.
+    drained: bool,
 }
 
 impl Receiver {
@@ -45,8 +51,14 @@ impl Receiver {
             names: vec![nobody; MOST_MESSAGES],
             controls: vec![[Control::EMPTY; 2]; MOST_MESSAGES],
             received: Vec::with_capacity(MOST_MESSAGES),
-            want: MOST_MESSAGES,
+            want: FEWEST_MESSAGES,
+            drained: false,
         }
+    }
+
+    /// Whether the last call left nothing behind: to ask again would be a system call for nothing.
+    pub(in crate::wireguard) fn is_drained(&self) -> bool {
+        self.drained
     }
 
     /// Receives what there is, up to one call's worth. `None`: nothing now.
@@ -84,6 +96,7 @@ impl Receiver {
             unsafe { libc::recvmmsg(self.socket.as_raw_fd(), pointer, self.want as u32, 0, null) };
         // An error of an earlier send (the endpoint is unreachable) is reported once, then it is over.
         let count = usize::try_from(count).ok().filter(|count| *count > 0)?;
+        self.drained = count < self.want;
         let mut total = 0;
         for message in &messages[..count] {
             // SAFETY: these messages were initialised above, and the kernel has filled them in.
@@ -96,7 +109,7 @@ impl Receiver {
         self.want = if total >= count * BUFFER / 4 {
             1
         } else {
-            MOST_MESSAGES
+            (2 * count).clamp(FEWEST_MESSAGES, MOST_MESSAGES)
         };
         Some(self.messages())
     }
