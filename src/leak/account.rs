@@ -45,6 +45,12 @@ impl Account {
         self.last = Some(Reading { sent, counted: 0 });
     }
 
+    /// The rules let go of a device for a moment, after they had let frames pass that it sends uncounted. To be called
+    /// before the reading that may show them; it excuses as many as a busy turn of the rules, and no more however often.
+    pub fn excuse(&mut self) {
+        self.newer = self.newer.max(RING);
+    }
+
     /// Takes a reading. Returns the frames that were sent since the last one and not counted.
     pub fn read(&mut self, reading: Reading, now: Instant) -> u64 {
         let Some(before) = self.last.replace(reading.clone()) else {
@@ -135,6 +141,23 @@ mod tests {
             reading(&[(7, 501)], 0),
         ];
         assert_eq!(uncounted(&readings), [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_rename_excuses_what_was_under_way_and_not_for_long() {
+        let (mut account, start) = (Account::default(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        account.turn([(2, 0)].into(), start);
+        assert_eq!(account.read(reading(&[(2, 9)], 9), after(1000)), 0);
+        for _ in 0..9 {
+            account.excuse();
+        }
+        assert_eq!(account.read(reading(&[(2, 12)], 9), after(2000)), 0);
+        assert_eq!(account.read(reading(&[(2, 300)], 9), after(2100)), 35);
+        account.excuse();
+        assert_eq!(account.read(reading(&[(2, 300)], 9), after(2300)), 0);
+        assert_eq!(account.read(reading(&[(2, 300)], 9), after(2600)), 0);
+        assert_eq!(account.read(reading(&[(2, 301)], 9), after(2700)), 1);
     }
 
     #[test]

@@ -73,6 +73,14 @@ impl Watch {
         Self::open(NETLINK_ROUTE, &ROUTE_GROUPS, Source::Route)
     }
 
+    /// Watches devices alone.
+    ///
+    /// # Errors
+    /// Where the kernel gives no socket.
+    pub fn links() -> io::Result<Self> {
+        Self::open(NETLINK_ROUTE, &ROUTE_GROUPS[..1], Source::Route)
+    }
+
     /// Watches the firewall of this network namespace. Takes NET_ADMIN.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::namespace::Namespace;
+use super::renames::Renames;
 use crate::gateway::BlockReason;
 use crate::leak::account::{Account, Reading};
 use crate::leak::evidence::{Evidence, Findings, Sensor};
@@ -37,6 +38,7 @@ pub(super) struct Alarm {
     /// Whether the engine has not heard of all findings.
     pub(super) untold: bool,
     account: Account,
+    renames: Renames,
     /// Found by accounting and probes, not yet acted upon.
     found: Vec<Leak>,
     /// Since when everything is blocked because of a leak.
@@ -158,6 +160,9 @@ impl Namespace {
                 return BTreeMap::new();
             }
         };
+        if self.alarm.renames.heard(&traffic) {
+            self.alarm.account.excuse();
+        }
         let guarded = |it: &&Traffic| self.facts.devices.contains(&it.name);
         let mut sent: BTreeMap<_, _> = traffic
             .iter()

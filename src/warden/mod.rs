@@ -14,6 +14,7 @@ mod mtu;
 mod namespace;
 mod portal;
 mod reload;
+mod renames;
 mod sealed;
 mod sensor;
 mod settle;
