@@ -18,7 +18,8 @@ pub(super) struct Renames {
 }
 
 impl Renames {
-    /// Whether a device was called something else since the last call, for however short a time. `now`: all devices.
+    /// Whether a name was heard of since the last call that nobody had then: a device was called so, for however short a
+    /// time, or is new. `now`: all devices. The first call only begins to listen.
     pub(super) fn heard(&mut self, now: &[Traffic]) -> bool {
         let heard = match &self.watch {
             Some(watch) => match watch.read() {
@@ -28,16 +29,20 @@ impl Renames {
                     true
                 }
             },
-            None => false,
-        };
-        if self.watch.is_none() {
-            match Watch::links() {
-                Ok(watch) => self.watch = Some(watch),
-                Err(error) => warn!(%error, "names of devices cannot be watched"),
+            None => {
+                self.listen();
+                false
             }
-        }
+        };
         self.names = now.iter().map(|it| it.name.clone()).collect();
         heard
+    }
+
+    fn listen(&mut self) {
+        match Watch::links() {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => warn!(%error, "names of devices cannot be watched"),
+        }
     }
 }
 
