@@ -70,7 +70,8 @@ impl Swarm {
         command.arg(&torrent);
         processes.push(stage.ns.start("swarm", quiet(&mut command)));
         let scrape = format!("curl --silent http://{TRACKER}:6969/scrape");
-        wait("the tracker knows the seeder", PATIENCE, || {
+        // It reads the whole file first.
+        wait("the tracker knows the seeder", PATIENCE * 2, || {
             let said = stage.ns.output("swarm", &scrape).stdout;
             let said = String::from_utf8_lossy(&said).into_owned();
             said.contains("completei1e").then_some(())
