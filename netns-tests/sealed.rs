@@ -14,6 +14,7 @@ mod lan;
 mod leak;
 mod order;
 mod privilege;
+mod rootless;
 mod version;
 
 const PATIENCE: Duration = Duration::from_secs(30);

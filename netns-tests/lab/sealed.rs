@@ -118,6 +118,25 @@ impl Sealed {
         });
     }
 
+    /// Starts the warden as the engine's user, who is root in a user namespace of its own; waits until it listens.
+    pub fn start_warden_without_root(&mut self) {
+        let own = ["unshare", "--user", "--map-root-user", "--net"];
+        let mut command = if nobody_is_mapped() {
+            let mut command = becoming(NOBODY);
+            command.args(own);
+            command
+        } else {
+            let mut command = Command::new(own[0]);
+            command.args(&own[1..]);
+            command
+        };
+        command.arg(PROGRAM);
+        self.launch_warden(command, &[("VPNGW_SEALED_ENGINE_USER", "0")]);
+        wait("the warden listens", PATIENCE, || {
+            self.door.exists().then_some(())
+        });
+    }
+
     /// Starts the warden.
     pub fn spawn_warden(&mut self, environment: Environment<'_>) {
         self.launch_warden(Command::new(PROGRAM), environment);
@@ -285,10 +304,17 @@ pub fn watch_uplink(lab: &Lab, conf: &Conf) {
 
 /// The program as a user without privilege.
 pub fn unprivileged(user: u32) -> Command {
+    let mut command = becoming(user);
+    command.args(["--inh-caps=-all", "--bounding-set=-all"]);
+    command.arg(PROGRAM);
+    command
+}
+
+/// The words that make a command of a user.
+fn becoming(user: u32) -> Command {
     let mut command = Command::new("setpriv");
     command.args([format!("--reuid={user}"), format!("--regid={user}")]);
-    let nothing = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
-    command.args(nothing).arg(PROGRAM);
+    command.arg("--clear-groups");
     command
 }
 

@@ -11,12 +11,9 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
 use rustix::process::{Gid, Uid};
-use rustix::thread::{
-    CapabilitySet, LinkNameSpaceType, move_into_link_name_space, set_thread_gid, set_thread_groups,
-    set_thread_uid,
-};
+use rustix::thread::{CapabilitySet, set_thread_gid, set_thread_groups, set_thread_uid};
 
-use super::namespace::new_mounts;
+use super::namespace::{enter_network, enter_user, new_mounts, owner};
 use super::privilege::{self, PrivilegeError};
 
 /// Where daemons have their sockets: nscd, systemd-resolved, D-Bus, avahi. They may also start later, so it is
@@ -52,7 +49,7 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
     /// Not the file of a network namespace, or not permitted.
-    #[error("enter the network namespace {}: it takes root", .0.display())]
+    #[error("enter the network namespace {}: it takes root, or that this user made it (`unshare --user --net`)", .0.display())]
     Namespace(PathBuf, #[source] io::Error),
     /// It is the one that this process is in.
     #[error("{} is the namespace that this command was started in: nothing would be confined", .0.display())]
@@ -87,13 +84,10 @@ pub fn enter(
 ) -> Result<(), EnterError> {
     let namespace = |error| EnterError::Namespace(network.to_owned(), error);
     let target = fs::File::open(network).map_err(namespace)?;
-    let own = fs::metadata("/proc/self/ns/net").map_err(namespace)?;
-    let there = target.metadata().map_err(namespace)?;
-    if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
+    if is_own(&target, "net").map_err(namespace)? {
         return Err(EnterError::Own(network.to_owned()));
     }
-    move_into_link_name_space(target.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|errno| namespace(errno.into()))?;
+    join(&target).map_err(namespace)?;
     step("make a mount namespace", new_mounts())?;
     // What is mounted outside later is seen here, and nothing of ours there.
     let flags = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
@@ -101,6 +95,23 @@ pub fn enter(
     view(files)?;
     privilege::keep_only(FILES)?;
     identity.map_or(Ok(()), become_identity)
+}
+
+/// Enters a network namespace. One that belongs to another user namespace is entered by way of that: whoever made it has
+/// every capability in it from outside, whatever else is given up (user_namespaces(7)).
+fn join(network: &fs::File) -> io::Result<()> {
+    let user = fs::File::from(owner(network.as_fd())?);
+    if !is_own(&user, "user")? {
+        enter_user(user.as_fd())?;
+    }
+    enter_network(network.as_fd())
+}
+
+/// Whether this is the namespace of its kind that this process is in.
+fn is_own(namespace: &fs::File, kind: &str) -> io::Result<bool> {
+    let own = fs::metadata(format!("/proc/self/ns/{kind}"))?;
+    let there = namespace.metadata()?;
+    Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
 }
 
 fn view(files: &[(&Path, &str)]) -> Result<(), EnterError> {

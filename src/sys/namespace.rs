@@ -4,11 +4,12 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Signal, getegid, geteuid, set_parent_process_death_signal};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// Moves the calling thread into a network namespace of its own, which has a loopback device that
 /// is down and nothing else.
@@ -47,6 +48,40 @@ pub fn new_user_network_and_mounts() -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+/// Moves the calling thread into a network namespace.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN in the user namespace that it belongs to.
+pub fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
+    let kind = Some(LinkNameSpaceType::Network);
+    Ok(move_into_link_name_space(network, kind)?)
+}
+
+/// Moves the calling thread into a user namespace; it then is what its user is there, with every capability.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN there, which whoever made it has; EINVAL in a process with several threads.
+pub fn enter_user(user: BorrowedFd<'_>) -> io::Result<()> {
+    let kind = Some(LinkNameSpaceType::User);
+    Ok(move_into_link_name_space(user, kind)?)
+}
+
+/// The user namespace that a namespace belongs to.
+///
+/// # Errors
+/// EPERM where that is none of this user namespace and those made in it.
+pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // NS_GET_USERNS, _IO(0xb7, 1) (linux/nsfs.h)
+    const GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: this request takes no argument and touches no memory of ours.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), GET_USERNS) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sends SIGTERM to the child when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)).
