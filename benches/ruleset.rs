@@ -45,8 +45,8 @@ fn ruleset(c: &mut Criterion) {
     let policy = policy().expect("every literal is valid");
     let devices: [IfName; 1] = ["eth0".parse().expect("a device name")];
     let bare = Kernel {
-        egress_hook: true,
         modules: false,
+        ..Kernel::FULL
     };
     c.bench_function("deny_all, encoded", |b| {
         b.iter(|| Ruleset::deny_all(black_box(&devices), bare).encode(Hold::Keep));

@@ -1,18 +1,24 @@
 //! Every other way out: plain, bound, marked, raw, multicast; and what a neighbour can find out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use vpngw::control::api::State;
 
 use crate::lab::canary;
+use crate::lab::capture::Capture;
 use crate::lab::flood::Flood;
-use crate::lab::forge::initiation;
+use crate::lab::forge::{datagram, initiation, to_router};
+use crate::lab::raw::{Layer, PacketSocket};
 use crate::lab::server::Swallow;
 use crate::lab::tunnel::assert_inside;
-use crate::lab::{APP, ENDPOINT, HOST, Lab, TUNNEL, at, wait};
+use crate::lab::{APP, ENDPOINT, HOST, Lab, TUNNEL, at, settled, wait};
 use crate::probes::{self, Family};
+use crate::rules::kernel;
 
 const FAMILIES: [Family; 4] = [
     Family::Ip,
@@ -49,6 +55,39 @@ fn no_way_out_while_connecting() {
     for family in FAMILIES {
         probes::fire(&lab, family);
     }
+}
+
+/// As `docker network connect` does, while the gateway is stopped: whatever it would do about the device comes too late.
+#[test]
+fn a_network_that_is_connected_meanwhile_takes_no_raw_frame() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    gateway.signal(Signal::STOP);
+    lab.app("ip link add moved0 type veth peer name far0 netns evil");
+    lab.ns.run("evil", "ip link set dev far0 up");
+    let seen = Arc::<AtomicUsize>::default();
+    let counter = seen.clone();
+    let _capture = Capture::start(&lab.ns, "evil", "far0", move |frame| {
+        counter.fetch_add(canary::find(frame.bytes).len(), Ordering::Relaxed);
+    });
+    let raw = |device: &str| {
+        let before = seen.load(Ordering::Relaxed);
+        lab.app(&format!("ip link set dev {device} up"));
+        lab.ns.enter("app", || {
+            let socket = PacketSocket::open(device, Layer::Frame, 0).unwrap();
+            for _ in 0..20 {
+                let _ = socket.send(&to_router(0x0800, &datagram(&canary::fresh())));
+            }
+        });
+        settled(|| seen.load(Ordering::Relaxed)) - before
+    };
+    // The control: a name that nobody expects.
+    assert_eq!(raw("moved0"), 20);
+    lab.app("ip link set dev moved0 down");
+    lab.app("ip link set dev moved0 name eth1");
+    let left = raw("eth1");
+    assert_eq!(left, if kernel().absent_devices { 0 } else { 20 });
+    lab.sensor.verdict();
 }
 
 /// Marks are not secrets: whoever may send raw packets may set them.

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,13 @@ fn once_free<T>(act: impl Fn() -> Result<T, ApplyError>) -> T {
     }
 }
 
+/// What the kernel of this machine has.
+pub(crate) fn kernel() -> Kernel {
+    static KERNEL: OnceLock<Kernel> = OnceLock::new();
+    let found = || Ns::new().run(|| nft::probe(&mut nft::arm().unwrap()).unwrap());
+    *KERNEL.get_or_init(found)
+}
+
 /// The same as on a kernel whose tables belong to nobody (before Linux 6.9).
 pub(crate) fn load_shared(ruleset: &Ruleset) -> Armed {
     order(Some(Transaction::NoOwner));
@@ -184,12 +192,17 @@ fn two_devices() -> Ns {
 fn nft_prints_what_we_loaded() {
     let devices = [name("eth0"), name("eth1")];
     let bare = Kernel {
-        egress_hook: true,
         modules: false,
+        ..kernel()
     };
     let no_hook = Kernel {
         egress_hook: false,
+        absent_devices: false,
         modules: true,
+    };
+    let older = Kernel {
+        absent_devices: false,
+        ..kernel()
     };
     let full = policy();
     let mut idle = policy();
@@ -200,11 +213,12 @@ fn nft_prints_what_we_loaded() {
     two_devices().run(|| {
         for ruleset in [
             Ruleset::deny_all(&devices, bare),
-            Ruleset::deny_all(&devices[..1], Kernel::FULL),
-            Ruleset::of(&full, &devices, Kernel::FULL),
-            Ruleset::of(&idle, &devices[..1], Kernel::FULL),
+            Ruleset::of(&full, &devices, older),
+            Ruleset::deny_all(&devices[..1], kernel()),
+            Ruleset::of(&full, &devices, kernel()),
+            Ruleset::of(&idle, &devices[..1], kernel()),
             Ruleset::of(&full, &devices, bare),
-            Ruleset::of(&full, &[], Kernel::FULL),
+            Ruleset::of(&full, &[], kernel()),
         ] {
             let armed = load(&ruleset);
             assert_listed(&ruleset);
@@ -233,7 +247,7 @@ fn five_hundred_exceptions_load_in_one_transaction() {
             port: "tcp/445".parse().unwrap(),
         })
         .collect();
-    let ruleset = Ruleset::of(&policy, &[name("eth0")], Kernel::FULL);
+    let ruleset = Ruleset::of(&policy, &[name("eth0")], kernel());
     let bytes = ruleset.encode(Hold::Keep).bytes.len();
     assert!(bytes > 256 * 1024, "{bytes}");
     two_devices().run(|| {
@@ -244,7 +258,7 @@ fn five_hundred_exceptions_load_in_one_transaction() {
 /// Where the kernel has it, nobody but the gateway can change its rules, and they outlive it.
 #[test]
 fn nobody_else_changes_the_rules_while_the_gateway_lives_and_they_outlive_it() {
-    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
+    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], kernel());
     two_devices().run(|| {
         let mut armed = load(&ruleset);
         assert!(armed.owned());
@@ -282,7 +296,7 @@ fn nobody_else_changes_the_rules_while_the_gateway_lives_and_they_outlive_it() {
 
 #[test]
 fn what_somebody_else_changes_is_noticed() {
-    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
+    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], kernel());
     two_devices().run(|| {
         for change in [
             "flush ruleset",
@@ -308,7 +322,7 @@ fn what_somebody_else_changes_is_noticed() {
 
 #[test]
 fn a_rule_replaced_by_one_like_it_is_noticed() {
-    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], Kernel::FULL);
+    let ruleset = Ruleset::of(&policy(), &[name("eth0"), name("eth1")], kernel());
     two_devices().run(|| {
         let armed = load_shared(&ruleset);
         let listed = sh("nft", &["-a", "list", "chain", "inet", "vpngw", "output"]);
@@ -342,12 +356,12 @@ fn arming_takes_under_five_milliseconds_and_covers_every_device() {
         println!("armed in {least:?}");
         assert!(least < Duration::from_millis(5), "{least:?}");
         let mut armed = once_free(nft::arm);
-        assert_eq!(nft::probe(&mut armed).unwrap(), Kernel::FULL);
-        assert!(armed.egress_hook);
+        assert_eq!(nft::probe(&mut armed).unwrap(), kernel());
+        assert!(armed.egress_hook && kernel().modules);
         let mut devices = armed.devices.clone();
         devices.sort();
         assert_eq!(devices, [name("eth0"), name("eth1")]);
-        let deny_all = Ruleset::deny_all(&devices, Kernel::FULL);
+        let deny_all = Ruleset::deny_all(&devices, kernel());
         armed.check(&deny_all).unwrap();
     });
 }
@@ -395,7 +409,7 @@ fn a_refused_part_is_named_and_nothing_changes() {
     two_devices().run(|| {
         let mut armed = nft::arm().unwrap();
         let before = sh("nft", &["list", "ruleset"]);
-        let mut bad = Ruleset::of(&policy(), &[name("eth0")], Kernel::FULL);
+        let mut bad = Ruleset::of(&policy(), &[name("eth0")], kernel());
         let chain = bad.tables[0]
             .chains
             .iter_mut()

@@ -9,12 +9,13 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tun_rs::{DeviceBuilder, SyncDevice};
 use vpngw::net::Fwmark;
 use vpngw::policy::{Policy, Reason};
-use vpngw::ruleset::{Hook, Kernel, Ruleset};
+use vpngw::ruleset::{Hook, Ruleset};
 use vpngw::sys::nft;
 use vpngw::sys::socket::uninterrupted;
 
 use super::wire::{Wire, frame, udp};
-use super::{Ns, ip, load, name, policy, sh};
+use super::{Ns, ip, kernel, load, name, policy, sh};
+use crate::lab::wait;
 
 /// Long enough for anything on one machine.
 const SOON: Duration = Duration::from_millis(500);
@@ -70,7 +71,7 @@ fn lab_policy() -> Policy {
 
 impl Lab {
     pub(super) fn connect(&self) {
-        let ruleset = Ruleset::of(&lab_policy(), &[name("eth0")], Kernel::FULL);
+        let ruleset = Ruleset::of(&lab_policy(), &[name("eth0")], kernel());
         self.app.run(|| load(&ruleset));
     }
 
@@ -282,9 +283,11 @@ fn a_lan_client_is_answered_and_cannot_be_called() {
     let result = lab.app.run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.set_reuse_address(true).unwrap();
-        socket
-            .bind(&"172.30.0.2:8080".parse::<SocketAddr>().unwrap().into())
-            .unwrap();
+        let from: SocketAddr = "172.30.0.2:8080".parse().unwrap();
+        // A test beside this one that starts a program has a copy of the listener from fork to exec.
+        wait("the port is free", SOON * 20, || {
+            socket.bind(&from.into()).ok()
+        });
         let to: SocketAddr = "172.30.0.20:9999".parse().unwrap();
         socket.connect(&to.into())
     });
@@ -469,7 +472,7 @@ fn an_open_connection_outlives_a_block() {
         .run(|| connect_from("172.30.0.20:0", "172.30.0.2:8080").unwrap());
     client.set_read_timeout(Some(SOON * 20)).unwrap();
     let (mut server, _) = listener.accept().unwrap();
-    let blocked = Ruleset::deny_all(&[name("eth0")], Kernel::FULL);
+    let blocked = Ruleset::deny_all(&[name("eth0")], kernel());
     lab.app.run(|| load(&blocked));
     server.write_all(b"hello").unwrap();
     let before = client

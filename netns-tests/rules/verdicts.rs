@@ -4,7 +4,7 @@
 use vpngw::leak::frame::Frame;
 use vpngw::leak::permitted;
 use vpngw::policy::{Direction, Flow, Policy, Reason, verdict};
-use vpngw::ruleset::{Kernel, Ruleset};
+use vpngw::ruleset::Ruleset;
 use vpngw::sys::nft;
 
 use super::{load, name, sh};
@@ -93,7 +93,7 @@ fn round(
         );
     }
     let devices = [name("eth0"), name("eth1")];
-    let ruleset = Ruleset::of(policy, &devices, Kernel::FULL);
+    let ruleset = Ruleset::of(policy, &devices, super::kernel());
     stage.app.run(|| load(&ruleset));
     for packet in packets {
         let outcome = stage.shoot(packet);
@@ -169,7 +169,7 @@ fn fragments_and_odd_frames_pass_under_no_policy() {
     let mut tried = 0;
     for _ in 0..POLICIES {
         let policy = random.policy();
-        let ruleset = Ruleset::of(&policy, &[name("eth0"), name("eth1")], Kernel::FULL);
+        let ruleset = Ruleset::of(&policy, &[name("eth0"), name("eth1")], super::kernel());
         stage.app.run(|| load(&ruleset));
         for bytes in &control {
             for device in ["eth0", "eth1"] {

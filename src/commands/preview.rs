@@ -58,7 +58,12 @@ pub fn preview(config: Option<&Path>) -> Result<Preview, Failure> {
         Some(uplink) => Policy::of(&config, uplink, holes).map_err(Failure::usage)?,
         None => Policy::without_uplink(&config),
     };
-    let ruleset = Ruleset::of(&policy, &devices, Kernel::FULL);
+    // What can be loaded anywhere.
+    let kernel = Kernel {
+        absent_devices: false,
+        ..Kernel::FULL
+    };
+    let ruleset = Ruleset::of(&policy, &devices, kernel);
     let plan = Plan::of(&config, uplink.as_ref(), mark, hole.as_ref());
     Ok(Preview {
         config,

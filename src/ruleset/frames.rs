@@ -15,6 +15,9 @@ const ARP: u32 = 14 + 28;
 /// nothing to hang a chain on.
 pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
     let mut devices = devices.to_vec();
+    if kernel.absent_devices {
+        devices.extend(expected());
+    }
     devices.sort();
     devices.dedup();
     if devices.is_empty() {
@@ -56,6 +59,13 @@ pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec
         devices,
         ..chain(Hook::Egress, rules)
     }]
+}
+
+/// What Docker and Podman call the devices that they give to a container: a network that is connected while the gateway
+/// runs is held before the first frame can leave by it.
+fn expected() -> impl Iterator<Item = IfName> {
+    // Invariant: these are device names (net/core/dev.c, dev_valid_name).
+    (0..10).map(|number| format!("eth{number}").parse().expect("a device name"))
 }
 
 /// What no exception opens. `output` has refused it already, but a raw frame has not been there.

@@ -46,6 +46,8 @@ pub const PROTOCOLS: [(u8, &str); 3] = [(6, "tcp"), (17, "udp"), (1, "icmp")];
 pub struct Kernel {
     /// The netdev egress hook (Linux 5.16).
     pub egress_hook: bool,
+    /// A chain takes names of devices that are not there yet, and is on them when they come (Linux 6.16).
+    pub absent_devices: bool,
     /// `log group` and `reject`: modules of their own, which a kernel may lack. Without them what is
     /// refused is dropped.
     pub modules: bool,
@@ -55,6 +57,7 @@ impl Kernel {
     /// All that is used.
     pub const FULL: Self = Self {
         egress_hook: true,
+        absent_devices: true,
         modules: true,
     };
 }

@@ -22,8 +22,8 @@ impl Ruleset {
         Self::of(&Policy::default(), devices, kernel)
     }
 
-    /// The rules of this policy. `devices` are all but loopback and the tunnel; each gets the egress
-    /// chain, where only the uplink has permissions.
+    /// The rules of this policy. `devices` are all but loopback and the tunnel; each gets the egress chain, where only
+    /// the uplink has permissions. A kernel with [`Kernel::absent_devices`] puts it on `eth0` to `eth9` too, when they come.
     pub fn of(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Self {
         let mut inet = Vec::new();
         if policy.uplink.is_some() || policy.tunnel.is_some() {

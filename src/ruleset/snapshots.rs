@@ -47,8 +47,8 @@ fn short(ruleset: &Ruleset) -> String {
 #[test]
 fn deny_all() {
     let bare = Kernel {
-        egress_hook: true,
         modules: false,
+        ..Kernel::FULL
     };
     insta::assert_snapshot!(short(&Ruleset::deny_all(&devices(), bare)), @r#"
     table inet vpngw {
@@ -89,7 +89,7 @@ fn deny_all() {
     }
     table netdev vpngw {
         chain egress {
-            type filter hook egress device "eth0" priority filter; policy drop;
+            type filter hook egress devices = { eth0, eth1, eth2, eth3, eth4, eth5, eth6, eth7, eth8, eth9 } priority filter; policy drop;
             meta l4proto tcp counter drop comment "raw"
             meta l4proto udp counter drop comment "raw"
             meta l4proto icmp counter drop comment "raw"
@@ -192,7 +192,7 @@ fn connected_without_exceptions() {
     }
     table netdev vpngw {
         chain egress {
-            type filter hook egress device "eth0" priority filter; policy drop;
+            type filter hook egress devices = { eth0, eth1, eth2, eth3, eth4, eth5, eth6, eth7, eth8, eth9 } priority filter; policy drop;
             ip frag-off & 16383 != 0 counter log prefix "raw" group 6 drop comment "raw"
             oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 ip hdrlength 5 @ll,96,16 0x800 counter accept comment "endpoint"
             oifname "eth0" arp saddr ip 172.30.0.2 @ll,96,16 0x806 meta length 42 counter accept comment "arp"

@@ -168,7 +168,7 @@ proptest! {
         let ruleset = Ruleset::of(&policy, &[], Kernel::FULL);
         let wanted = verdict(&policy, &flow);
         prop_assert_eq!(decided(&ruleset, &flow), (wanted.accept, Some(wanted.rule)));
-        let bare = Kernel { egress_hook: false, modules: false };
+        let bare = Kernel { egress_hook: false, absent_devices: false, modules: false };
         let bare = Ruleset::of(&policy, &[], bare);
         prop_assert_eq!(bare.decide(&flow).accept, wanted.accept);
     }

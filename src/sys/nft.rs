@@ -63,6 +63,8 @@ pub struct Armed {
     /// Whether the second layer is in force too: the netdev egress hook, which also sees frames by
     /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules.
     pub egress_hook: bool,
+    /// Whether that is on devices that are expected and not there yet.
+    pub absent_devices: bool,
     /// The devices other than loopback and TUN.
     pub devices: Vec<IfName>,
     /// Whose the tables are.
@@ -177,8 +179,8 @@ impl ApplyError {
 pub fn arm() -> Result<Armed, ApplyError> {
     let mut nft = Netlink::open(NETFILTER)?;
     let mut kernel = Kernel {
-        egress_hook: true,
         modules: false,
+        ..Kernel::FULL
     };
     let mut hold = Hold::Keep;
     let mut retried = false;
@@ -188,13 +190,13 @@ pub fn arm() -> Result<Armed, ApplyError> {
         let batch = Ruleset::deny_all(&devices, kernel).encode(hold);
         match commit(&mut nft, &batch) {
             Ok(()) => {
-                let egress_hook = kernel.egress_hook;
                 let hold = match hold {
                     Hold::Keep | Hold::Take => Hold::Keep,
                     Hold::Share => Hold::Share,
                 };
                 return Ok(Armed {
-                    egress_hook,
+                    egress_hook: kernel.egress_hook,
+                    absent_devices: kernel.absent_devices,
                     devices,
                     hold,
                     socket: nft,
@@ -212,9 +214,13 @@ pub fn arm() -> Result<Armed, ApplyError> {
                     Hold::Take | Hold::Share => Hold::Share,
                 };
             }
+            // A device that is expected, one that went meanwhile, or the hook itself: it says the same of each.
+            Err(error) if error.device_gone() && kernel.absent_devices => {
+                kernel.absent_devices = false;
+            }
             Err(error) if error.device_gone() && !retried => retried = true,
             Err(error) if error.no_egress_hook() && kernel.egress_hook => {
-                kernel.egress_hook = false;
+                (kernel.egress_hook, kernel.absent_devices) = (false, false);
             }
             Err(error) => return Err(error),
         }
@@ -229,6 +235,7 @@ pub fn arm() -> Result<Armed, ApplyError> {
 pub fn probe(armed: &mut Armed) -> Result<Kernel, ApplyError> {
     let kernel = Kernel {
         egress_hook: armed.egress_hook,
+        absent_devices: armed.absent_devices,
         modules: true,
     };
     match armed.apply(&Ruleset::deny_all(&armed.devices, kernel)) {
