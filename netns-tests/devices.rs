@@ -30,6 +30,15 @@ fn wait_name(lab: &Lab) {
     });
 }
 
+/// As an operator puts it back. Refused while the uplink's own route, which the router is reached by, is on its way to
+/// another table.
+fn route_by_the_uplink(lab: &Lab) {
+    let line = "ip route replace default via 172.30.0.1 dev eth0 metric 100";
+    wait("there is a default route", SOON, || {
+        lab.ns.output("app", line).status.success().then_some(())
+    });
+}
+
 /// Tokens in clear at the far end of a device.
 struct Far {
     tokens: Arc<AtomicU64>,
@@ -168,7 +177,7 @@ fn an_uplink_made_anew_under_its_name_is_used_and_held() {
         flood.goes_on(100);
         lab.app("ip link set gone0 name eth0");
         lab.app("ip link set eth0 up");
-        lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
+        route_by_the_uplink(&lab);
         stream
             .echo(PATIENCE)
             .unwrap_or_else(|why| panic!("round {round}: {why}"));
@@ -202,9 +211,7 @@ fn an_uplink_renamed_under_load_is_no_leak() {
         lab.app("ip link set eth0 name gone0");
         lab.app("ip link set gone0 name eth0");
         lab.app("ip link set eth0 up");
-        // Refused while the uplink's own route is on its way to another table.
-        let route = "ip route replace default via 172.30.0.1 dev eth0 metric 100";
-        lab.ns.output("app", route);
+        route_by_the_uplink(&lab);
         assert_inside(&lab.ns, 1);
     }
     flood.kill().unwrap();
@@ -229,7 +236,7 @@ fn names_that_change_open_nothing() {
         flood.goes_on(300);
         probes::fire(&lab, Family::Ip);
         lab.app(&format!("ip link set {name} name eth0"));
-        lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
+        route_by_the_uplink(&lab);
         stream
             .echo(PATIENCE)
             .unwrap_or_else(|why| panic!("{name}: {why}"));

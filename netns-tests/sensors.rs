@@ -4,6 +4,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use vpngw::control::api::{State, Status};
 use vpngw::leak::evidence::{Evidence, Sensor};
 
@@ -52,6 +53,23 @@ fn evidence(gateway: &Gateway) -> Vec<Evidence> {
 
 fn blocked(gateway: &Gateway) -> Status {
     gateway.wait_for("a leak blocks it", BOUND, |s| s.state == State::Blocked)
+}
+
+/// The gateway is stopped meanwhile. When it looks, the kernel tells it of the device first and of the frames then.
+#[test]
+fn a_frame_is_seen_though_its_device_is_down_by_then() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    lab.sensor.disarm();
+    redirect(&lab);
+    gateway.signal(Signal::STOP);
+    leak(&lab, &canary::fresh());
+    lab.app("ip link set dev eth0 down");
+    gateway.signal(Signal::CONT);
+    blocked(&gateway);
+    let found = evidence(&gateway);
+    let framed = found.iter().any(|it| it.sensor == Sensor::Frame);
+    assert!(framed, "{found:?}");
 }
 
 /// Rules cannot stop it, so in the end the device does.

@@ -40,6 +40,8 @@ const BURST: usize = 256;
 #[derive(Default)]
 pub(super) struct Sensor {
     taps: BTreeMap<IfName, Tap>,
+    /// Of devices that went or have another name, with frames that nobody has looked at yet.
+    left: Vec<(IfName, Tap)>,
     policy: Policy,
     /// The policies before and when they ended, for as long as [`QUEUED`].
     before: VecDeque<(Policy, Instant)>,
@@ -63,7 +65,8 @@ impl Sensor {
                 self.before.pop_front();
             }
         }
-        self.taps.retain(|device, _| devices.contains(device));
+        let gone = |device: &IfName, _: &mut Tap| !devices.contains(device);
+        self.left.extend(self.taps.extract_if(.., gone));
         let mut blind = None;
         for device in devices {
             if let Err(error) = self.tap(device) {
@@ -93,33 +96,53 @@ impl Sensor {
         let mut leaks = Vec::new();
         let mut gone = Vec::new();
         for (device, tap) in &self.taps {
-            let mut buffer = [0; 512];
-            for _ in 0..BURST {
-                match tap.socket.get_ref().receive(&mut buffer) {
-                    Ok(Some(bytes)) => {
-                        let frame = Frame::parse(bytes);
-                        let fine = permitted(&self.policy, device, &frame)
-                            || was_permitted(&self.before, device, &frame, now);
-                        if !fine {
-                            let what = format!("{frame} by {device}");
-                            let evidence = Evidence::new(unix, Kind::Frame, frame.kind(), &what);
-                            leaks.push(Leak {
-                                device: device.clone(),
-                                evidence: evidence.with_frame(bytes),
-                            });
-                        }
-                    }
-                    Ok(None) => break,
-                    // The device went down or away. It gets a new socket when it is back.
-                    Err(_) => {
-                        gone.push(device.clone());
-                        break;
-                    }
-                }
+            // It gets a new socket when it is back.
+            if self.look(device, tap, now, unix, &mut leaks).is_err() {
+                gone.push(device.clone());
             }
         }
         self.taps.retain(|device, _| !gone.contains(device));
+        for (device, tap) in std::mem::take(&mut self.left) {
+            // All that was to be read has been, whatever it ended with.
+            let _ = self.look(&device, &tap, now, unix, &mut leaks);
+        }
         leaks
+    }
+
+    /// Looks at frames that wait, up to a burst. An error is a device that went down or away; the kernel tells of that
+    /// first, and once (`__skb_try_recv_datagram`, net/core/datagram.c), so it goes on to the frames after it.
+    fn look(
+        &self,
+        device: &IfName,
+        tap: &Tap,
+        now: Instant,
+        unix: u64,
+        leaks: &mut Vec<Leak>,
+    ) -> io::Result<()> {
+        let mut buffer = [0; 512];
+        let mut outcome = Ok(());
+        for _ in 0..BURST {
+            let bytes = match tap.socket.get_ref().receive(&mut buffer) {
+                Ok(Some(bytes)) => bytes,
+                Err(error) if outcome.is_ok() => {
+                    outcome = Err(error);
+                    continue;
+                }
+                Ok(None) | Err(_) => break,
+            };
+            let frame = Frame::parse(bytes);
+            let fine = permitted(&self.policy, device, &frame)
+                || was_permitted(&self.before, device, &frame, now);
+            if !fine {
+                let what = format!("{frame} by {device}");
+                let evidence = Evidence::new(unix, Kind::Frame, frame.kind(), &what);
+                leaks.push(Leak {
+                    device: device.clone(),
+                    evidence: evidence.with_frame(bytes),
+                });
+            }
+        }
+        outcome
     }
 
     fn tap(&mut self, device: &IfName) -> io::Result<()> {
