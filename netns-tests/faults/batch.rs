@@ -35,8 +35,9 @@ fn devices() -> [IfName; 2] {
 /// What is loaded before anything is known of the kernel.
 fn first_transaction() -> Batch {
     let kernel = Kernel {
+        egress_hook: true,
+        absent_devices: false,
         modules: false,
-        ..kernel()
     };
     Ruleset::deny_all(&devices(), kernel).encode(Hold::Keep)
 }

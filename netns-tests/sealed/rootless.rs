@@ -66,9 +66,7 @@ fn a_user_without_root_has_a_tunnel_and_no_way_around_it() {
     let tried = exec(&sealed, &namespace(&sealed), &[PROGRAM, "leaktest"]);
     assert_eq!(tried.status.code(), Some(0), "{tried:?}");
     // It is root in there, though not over the network.
-    let down = ["ip", "link", "set", "tun0", "down"];
-    let down = exec(&sealed, &namespace(&sealed), &down);
-    assert!(!down.status.success(), "{down:?}");
+    assert_confined(|words| exec(&sealed, &namespace(&sealed), words));
 
     // Another engine, and the namespace is the same.
     let before = namespace(&sealed);
@@ -81,8 +79,26 @@ fn a_user_without_root_has_a_tunnel_and_no_way_around_it() {
     lab.sensor.verdict();
 }
 
+/// A program that its starter's capabilities do not follow: over the network it has none, here or in a user namespace of
+/// its own.
+fn assert_confined(exec: impl Fn(&[&str]) -> Output) {
+    let down = ["ip", "link", "set", "tun0", "down"];
+    let nested = ["unshare", "--user", "--map-root-user"];
+    for words in [down.to_vec(), [&nested[..], &down].concat()] {
+        let done = exec(&words);
+        let why = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(
+            why.contains("Operation not permitted"),
+            "{words:?}: {done:?}"
+        );
+    }
+    let done = exec(&["ip", "link", "show", "dev", "tun0"]);
+    assert!(done.status.success(), "the control: {done:?}");
+}
+
+/// Root, who may enter what another user made, is not made more by it; nor is that user by root.
 #[test]
-fn a_namespace_of_somebody_else_is_not_entered() {
+fn who_made_the_namespace_gets_no_capability_in_it_from_outside() {
     let lab = Lab::new();
     let mut sealed = Sealed::new(&lab, &lab.conf());
     if nobody_is_mapped() {
@@ -91,15 +107,27 @@ fn a_namespace_of_somebody_else_is_not_entered() {
     sealed.start_warden_without_root();
     sealed.start_engine();
     sealed.wait_connected();
-    // Rootless tests own all namespaces that they can name.
-    let others = if nobody_is_mapped() {
-        "app"
-    } else {
-        "/proc/1/ns/net"
+    let network = namespace(&sealed);
+    let by_this_user = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("exec").arg("--socket").arg(&sealed.control);
+        command.args(["--netns", &network]).args(words);
+        command.output().unwrap()
     };
-    let done = exec(&sealed, others, &["true"]);
+    assert_confined(|words| by_this_user(&[&["--"], words].concat()));
+    // Whom root would make of it is the one who made it: nobody, or without root root itself.
+    let maker = if nobody_is_mapped() { "nobody" } else { "root" };
+    let done = by_this_user(&["--user", maker, "--", "true"]);
     let why = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(2), "{why}");
-    assert!(why.contains("unshare --user --net"), "{why}");
-    said(&sealed, &["true"]);
+    assert!(why.contains("without `--user`"), "{why}");
+
+    if nobody_is_mapped() {
+        // Somebody else's is not entered.
+        let done = exec(&sealed, "app", &["true"]);
+        let why = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(2), "{why}");
+        let said = ["unshare --user --net", "Operation not permitted"];
+        assert!(said.iter().all(|words| why.contains(words)), "{why}");
+    }
 }

@@ -11,12 +11,19 @@ use crate::policy::{Policy, Reason};
 /// whatever its sender likes.
 const ARP: u32 = 14 + 28;
 
+/// `NFT_NETDEVICE_MAX` (include/net/netfilter/nf_tables.h).
+const MOST_DEVICES: usize = 256;
+
+/// How many devices are expected.
+const EXPECTED: usize = 10;
+
 /// The second layer: sees frames by AF_PACKET, which no chain above sees. Without a device there is
 /// nothing to hang a chain on.
 pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
     let mut devices = devices.to_vec();
-    if kernel.absent_devices {
-        devices.extend(expected());
+    if kernel.absent_devices && devices.len() + EXPECTED < MOST_DEVICES {
+        let tunnel = policy.tunnel.as_ref().map(|tunnel| &tunnel.device);
+        devices.extend(expected().filter(|name| Some(name) != tunnel));
     }
     devices.sort();
     devices.dedup();
@@ -65,7 +72,7 @@ pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec
 /// runs is held before the first frame can leave by it.
 fn expected() -> impl Iterator<Item = IfName> {
     // Invariant: these are device names (net/core/dev.c, dev_valid_name).
-    (0..10).map(|number| format!("eth{number}").parse().expect("a device name"))
+    (0..EXPECTED).map(|number| format!("eth{number}").parse().expect("a device name"))
 }
 
 /// What no exception opens. `output` has refused it already, but a raw frame has not been there.

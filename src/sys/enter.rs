@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, set_thread_gid, set_thread_groups, set_thread_uid};
 
-use super::namespace::{enter_network, enter_user, new_mounts, owner};
+use super::namespace::{enter_network, enter_user, maker, new_mounts, parent, user_namespace_of};
 use super::privilege::{self, PrivilegeError};
 
 /// Where daemons have their sockets: nscd, systemd-resolved, D-Bus, avahi. They may also start later, so it is
@@ -49,8 +49,16 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
     /// Not the file of a network namespace, or not permitted.
-    #[error("enter the network namespace {}: it takes root, or that this user made it (`unshare --user --net`)", .0.display())]
+    #[error("enter the network namespace {}: it takes root, or the user who made it by `unshare --user --net`", .0.display())]
     Namespace(PathBuf, #[source] io::Error),
+    /// The user to become made the user namespace, and could undo everything in it.
+    #[error(
+        "user {0} made this namespace and would be root in it; run this command as that user, without `--user`"
+    )]
+    Maker(u32),
+    /// This user made the user namespace and is not in it.
+    #[error("user {0} made this namespace and is nobody in it; name another by `--user`")]
+    Nobody(u32),
     /// It is the one that this process is in.
     #[error("{} is the namespace that this command was started in: nothing would be confined", .0.display())]
     Own(PathBuf),
@@ -87,7 +95,7 @@ pub fn enter(
     if is_own(&target, "net").map_err(namespace)? {
         return Err(EnterError::Own(network.to_owned()));
     }
-    join(&target).map_err(namespace)?;
+    join(&target, network, identity)?;
     step("make a mount namespace", new_mounts())?;
     // What is mounted outside later is seen here, and nothing of ours there.
     let flags = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
@@ -97,14 +105,38 @@ pub fn enter(
     identity.map_or(Ok(()), become_identity)
 }
 
-/// Enters a network namespace. One that belongs to another user namespace is entered by way of that: whoever made it has
-/// every capability in it from outside, whatever else is given up (user_namespaces(7)).
-fn join(network: &fs::File) -> io::Result<()> {
-    let user = fs::File::from(owner(network.as_fd())?);
-    if !is_own(&user, "user")? {
-        enter_user(user.as_fd())?;
+/// Enters a network namespace. Whoever made the user namespace that it belongs to, or one around that, has every
+/// capability in it from outside, whatever else is given up, so that user enters it by way of that.
+fn join(network: &fs::File, path: &Path, identity: Option<&Identity>) -> Result<(), EnterError> {
+    let failed = |error| EnterError::Namespace(path.to_owned(), error);
+    if let Some(user) = user_namespace_of(network.as_fd()).map_err(failed)? {
+        let user = fs::File::from(user);
+        let other = !is_own(&user, "user").map_err(failed)?;
+        let program = identity.map_or_else(|| geteuid().as_raw(), |identity| identity.uid);
+        if other && maker(outermost(&user).map_err(failed)?.as_fd()).map_err(failed)? == program {
+            if identity.is_some() {
+                return Err(EnterError::Maker(program));
+            }
+            enter_user(user.as_fd()).map_err(failed)?;
+            // Files are a matter of who one was before, until one is somebody here.
+            set_thread_gid(getegid())
+                .and_then(|()| set_thread_uid(geteuid()))
+                .map_err(|_| EnterError::Nobody(program))?;
+        }
     }
-    enter_network(network.as_fd())
+    enter_network(network.as_fd()).map_err(failed)
+}
+
+/// The user namespace around this one that was made in our own.
+fn outermost(user: &fs::File) -> io::Result<fs::File> {
+    let mut outermost = user.try_clone()?;
+    while let Some(around) = parent(outermost.as_fd())?.map(fs::File::from) {
+        if is_own(&around, "user")? {
+            break;
+        }
+        outermost = around;
+    }
+    Ok(outermost)
 }
 
 /// Whether this is the namespace of its kind that this process is in.

@@ -68,20 +68,57 @@ pub fn enter_user(user: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_into_link_name_space(user, kind)?)
 }
 
-/// The user namespace that a namespace belongs to.
+/// The user namespace that a namespace belongs to; `None` where that is neither this one nor made in it, or the kernel
+/// has none (`ns_get_owner`, kernel/user_namespace.c).
 ///
 /// # Errors
-/// EPERM where that is none of this user namespace and those made in it.
-pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// What else the kernel says.
+pub fn user_namespace_of(namespace: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     // NS_GET_USERNS, _IO(0xb7, 1) (linux/nsfs.h)
-    const GET_USERNS: libc::Ioctl = 0xb701;
-    // SAFETY: this request takes no argument and touches no memory of ours.
-    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), GET_USERNS) };
+    related(namespace, 0xb701)
+}
+
+/// The user namespace that a user namespace was made in; `None` as above.
+///
+/// # Errors
+/// What else the kernel says.
+pub fn parent(user_namespace: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    // NS_GET_PARENT, _IO(0xb7, 2) (linux/nsfs.h)
+    related(user_namespace, 0xb702)
+}
+
+fn related(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: neither request takes an argument or touches memory of ours.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), request) };
     if fd < 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        let none = error.raw_os_error() == Some(libc::EPERM);
+        return if none { Ok(None) } else { Err(error) };
     }
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Who made a user namespace: has every capability in it from outside (user_namespaces(7)).
+///
+/// # Errors
+/// What the kernel says.
+pub fn maker(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
+    // NS_GET_OWNER_UID, _IO(0xb7, 4) (linux/nsfs.h)
+    const GET_OWNER_UID: libc::Ioctl = 0xb704;
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: this request writes one uid_t, and `uid` outlives the call.
+    let done = unsafe {
+        libc::ioctl(
+            user_namespace.as_raw_fd(),
+            GET_OWNER_UID,
+            std::ptr::from_mut(&mut uid),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(uid)
 }
 
 /// Sends SIGTERM to the child when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)).

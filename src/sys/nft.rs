@@ -63,8 +63,6 @@ pub struct Armed {
     /// Whether the second layer is in force too: the netdev egress hook, which also sees frames by
     /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules.
     pub egress_hook: bool,
-    /// Whether that is on devices that are expected and not there yet.
-    pub absent_devices: bool,
     /// The devices other than loopback and TUN.
     pub devices: Vec<IfName>,
     /// Whose the tables are.
@@ -179,8 +177,9 @@ impl ApplyError {
 pub fn arm() -> Result<Armed, ApplyError> {
     let mut nft = Netlink::open(NETFILTER)?;
     let mut kernel = Kernel {
+        egress_hook: true,
+        absent_devices: false,
         modules: false,
-        ..Kernel::FULL
     };
     let mut hold = Hold::Keep;
     let mut retried = false;
@@ -190,13 +189,13 @@ pub fn arm() -> Result<Armed, ApplyError> {
         let batch = Ruleset::deny_all(&devices, kernel).encode(hold);
         match commit(&mut nft, &batch) {
             Ok(()) => {
+                let egress_hook = kernel.egress_hook;
                 let hold = match hold {
                     Hold::Keep | Hold::Take => Hold::Keep,
                     Hold::Share => Hold::Share,
                 };
                 return Ok(Armed {
-                    egress_hook: kernel.egress_hook,
-                    absent_devices: kernel.absent_devices,
+                    egress_hook,
                     devices,
                     hold,
                     socket: nft,
@@ -214,13 +213,9 @@ pub fn arm() -> Result<Armed, ApplyError> {
                     Hold::Take | Hold::Share => Hold::Share,
                 };
             }
-            // A device that is expected, one that went meanwhile, or the hook itself: it says the same of each.
-            Err(error) if error.device_gone() && kernel.absent_devices => {
-                kernel.absent_devices = false;
-            }
             Err(error) if error.device_gone() && !retried => retried = true,
             Err(error) if error.no_egress_hook() && kernel.egress_hook => {
-                (kernel.egress_hook, kernel.absent_devices) = (false, false);
+                kernel.egress_hook = false;
             }
             Err(error) => return Err(error),
         }
@@ -233,23 +228,25 @@ pub fn arm() -> Result<Armed, ApplyError> {
 ///
 /// Deny-all cannot be loaded at all; what was in force is in force still.
 pub fn probe(armed: &mut Armed) -> Result<Kernel, ApplyError> {
-    let kernel = Kernel {
+    let mut kernel = Kernel {
         egress_hook: armed.egress_hook,
-        absent_devices: armed.absent_devices,
+        absent_devices: armed.egress_hook,
         modules: true,
     };
-    match armed.apply(&Ruleset::deny_all(&armed.devices, kernel)) {
-        Ok(()) => Ok(kernel),
-        // `log` and `reject` without their modules (nft_expr_type_get, net/netfilter/nf_tables_api.c).
-        Err(error) if matches!(error.refused(), Some((Part::Rule(..), ENOENT))) => {
-            let kernel = Kernel {
-                modules: false,
-                ..kernel
-            };
-            let deny_all = Ruleset::deny_all(&armed.devices, kernel);
-            armed.apply(&deny_all).map(|()| kernel)
+    loop {
+        match armed.apply(&Ruleset::deny_all(&armed.devices, kernel)) {
+            Ok(()) => return Ok(kernel),
+            Err(error) if error.device_gone() && kernel.absent_devices => {
+                kernel.absent_devices = false;
+            }
+            // `log` and `reject` without their modules (nft_expr_type_get, net/netfilter/nf_tables_api.c).
+            Err(error)
+                if matches!(error.refused(), Some((Part::Rule(..), ENOENT))) && kernel.modules =>
+            {
+                kernel.modules = false;
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
     }
 }
 

@@ -36,6 +36,10 @@ const MOST_BEFORE: usize = 64;
 /// Frames looked at in one go. More than that are looked at in the next.
 const BURST: usize = 256;
 
+/// More than wait for one device at any time: each takes up 256 bytes of the buffer at least (`SKB_TRUESIZE`,
+/// linux/skbuff.h).
+const MOST_WAITING: usize = BUFFER / 256 * 2;
+
 /// The sensor. Without CAP_NET_RAW it has no sockets and says so.
 #[derive(Default)]
 pub(super) struct Sensor {
@@ -96,32 +100,37 @@ impl Sensor {
         let mut leaks = Vec::new();
         let mut gone = Vec::new();
         for (device, tap) in &self.taps {
-            // It gets a new socket when it is back.
-            if self.look(device, tap, now, unix, &mut leaks).is_err() {
+            if self
+                .look(device, tap, BURST, now, unix, &mut leaks)
+                .is_err()
+            {
                 gone.push(device.clone());
             }
         }
-        self.taps.retain(|device, _| !gone.contains(device));
+        // It gets a new socket when it is back.
+        let gone = |device: &IfName, _: &mut Tap| gone.contains(device);
+        self.left.extend(self.taps.extract_if(.., gone));
         for (device, tap) in std::mem::take(&mut self.left) {
-            // All that was to be read has been, whatever it ended with.
-            let _ = self.look(&device, &tap, now, unix, &mut leaks);
+            // Whatever it ended with, all that waited has been read.
+            let _ = self.look(&device, &tap, MOST_WAITING, now, unix, &mut leaks);
         }
         leaks
     }
 
-    /// Looks at frames that wait, up to a burst. An error is a device that went down or away; the kernel tells of that
+    /// Looks at frames that wait, `most` of them. An error is a device that went down or away; the kernel tells of that
     /// first, and once (`__skb_try_recv_datagram`, net/core/datagram.c), so it goes on to the frames after it.
     fn look(
         &self,
         device: &IfName,
         tap: &Tap,
+        most: usize,
         now: Instant,
         unix: u64,
         leaks: &mut Vec<Leak>,
     ) -> io::Result<()> {
         let mut buffer = [0; 512];
         let mut outcome = Ok(());
-        for _ in 0..BURST {
+        for _ in 0..most {
             let bytes = match tap.socket.get_ref().receive(&mut buffer) {
                 Ok(Some(bytes)) => bytes,
                 Err(error) if outcome.is_ok() => {
@@ -158,11 +167,15 @@ impl Sensor {
         }
         let capture = Capture::open_both(index, &filter, BUFFER)?;
         let socket = async_fd::capture(capture)?;
-        self.taps.insert(device.clone(), Tap { index, socket });
+        let before = self.taps.insert(device.clone(), Tap { index, socket });
+        self.left.extend(before.map(|tap| (device.clone(), tap)));
         Ok(())
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.left.is_empty() {
+            return Poll::Ready(());
+        }
         for tap in self.taps.values() {
             // An error is a device that went down: `leaks` finds out.
             if let Poll::Ready(ready) = tap.socket.poll_read_ready(context) {
