@@ -15,8 +15,11 @@ pub(super) fn all(facts: &Facts, layout: Layout) -> Vec<Finding> {
         all.extend([tun(facts), net_admin(facts, layout), net_raw(facts)]);
         all.extend(sysctls(facts));
     }
-    if layout != Layout::NoGateway {
+    // On an engine's side no rules hold the others.
+    if layout == Layout::Shared {
         all.extend(uplinks(facts));
+    }
+    if layout != Layout::NoGateway {
         all.extend(receive(facts));
     }
     if layout == Layout::Shared || layout == Layout::Sealed {
@@ -103,10 +106,8 @@ fn uplinks(facts: &Facts) -> Option<Finding> {
             "{} lead out; the one of the default route is used, the others are held",
             names.join(", ")
         );
-        Finding::hint("uplinks", why).change(format!(
-            "one network for the service, or `VPNGW_UPLINK_DEVICE={}`",
-            names[0]
-        ))
+        let change = "one network for the service, or `VPNGW_UPLINK_DEVICE` with the name of one";
+        Finding::hint("uplinks", why).change(change)
     })
 }
 

@@ -226,6 +226,9 @@ fn the_engines_side_of_a_sealed_gateway_is_told_apart() {
         (report.topology, report.code()),
         (Layout::SealedEngine, Code::Ok)
     );
+    // No rules hold any device here, so none is said to be held.
+    facts.uplinks.push(uplink("eth1"));
+    assert_eq!(outcome(&judge(&facts), "uplinks"), None);
     said(&mut facts).kill_switch.armed = false;
     assert_eq!(
         outcome(&judge(&facts), "kill switch"),
