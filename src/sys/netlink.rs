@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::{Socket, SocketAddr};
-use rustix::net::sockopt::set_socket_send_buffer_size_force;
+use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
 
 use crate::ruleset::attribute;
 
@@ -17,7 +17,7 @@ const HEADER: usize = 16;
 const BUFFER: usize = 64 * 1024;
 
 /// Messages up to this length fit the send buffer as it comes (`net.core.wmem_default`, 208 KiB). Longer
-/// ones, which many LAN exceptions make, need CAP_NET_ADMIN for a larger one.
+/// ones, which many LAN exceptions make, need a larger one.
 const ROOMY: usize = 128 * 1024;
 
 /// Message types and flags (linux/netlink.h).
@@ -98,7 +98,9 @@ impl Netlink {
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() > ROOMY {
             let roomy = bytes.len().saturating_mul(2);
-            set_socket_send_buffer_size_force(&self.socket, roomy)?;
+            // Past `net.core.wmem_max` it takes the machine's CAP_NET_ADMIN, which root of a user namespace lacks.
+            set_socket_send_buffer_size_force(&self.socket, roomy)
+                .or_else(|_| set_socket_send_buffer_size(&self.socket, roomy))?;
         }
         let sent = self.socket.send(bytes, 0)?;
         if sent == bytes.len() {
