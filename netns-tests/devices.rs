@@ -30,23 +30,15 @@ fn wait_name(lab: &Lab) {
     });
 }
 
-/// As an operator puts it back. Refused while the uplink's own route, which the router is reached by, is on its way to
-/// another table.
-fn route_by_the_uplink(lab: &Lab) {
-    let line = "ip route replace default via 172.30.0.1 dev eth0 metric 100";
-    wait("there is a default route", SOON, || {
-        lab.ns.output("app", line).status.success().then_some(())
-    });
-}
-
 /// Tokens in clear at the far end of a device.
-struct Far {
+pub struct Far {
     tokens: Arc<AtomicU64>,
     _capture: Capture,
 }
 
 impl Far {
-    fn start(lab: &Lab, device: &str) -> Self {
+    /// Looks at what comes to a device of the hostile host.
+    pub fn start(lab: &Lab, device: &str) -> Self {
         let tokens = Arc::<AtomicU64>::default();
         let counter = tokens.clone();
         let capture = Capture::start(&lab.ns, "evil", device, move |frame| {
@@ -63,7 +55,8 @@ impl Far {
         }
     }
 
-    fn tokens(&self) -> u64 {
+    /// How many came.
+    pub fn tokens(&self) -> u64 {
         self.tokens.load(Ordering::Relaxed)
     }
 }
@@ -177,7 +170,7 @@ fn an_uplink_made_anew_under_its_name_is_used_and_held() {
         flood.goes_on(100);
         lab.app("ip link set gone0 name eth0");
         lab.app("ip link set eth0 up");
-        route_by_the_uplink(&lab);
+        lab.route_by_the_uplink();
         stream
             .echo(PATIENCE)
             .unwrap_or_else(|why| panic!("round {round}: {why}"));
@@ -211,7 +204,7 @@ fn an_uplink_renamed_under_load_is_no_leak() {
         lab.app("ip link set eth0 name gone0");
         lab.app("ip link set gone0 name eth0");
         lab.app("ip link set eth0 up");
-        route_by_the_uplink(&lab);
+        lab.route_by_the_uplink();
         assert_inside(&lab.ns, 1);
     }
     flood.kill().unwrap();
@@ -236,7 +229,7 @@ fn names_that_change_open_nothing() {
         flood.goes_on(300);
         probes::fire(&lab, Family::Ip);
         lab.app(&format!("ip link set {name} name eth0"));
-        route_by_the_uplink(&lab);
+        lab.route_by_the_uplink();
         stream
             .echo(PATIENCE)
             .unwrap_or_else(|why| panic!("{name}: {why}"));

@@ -22,7 +22,7 @@ fn no_ipv6_frame_leaves() {
     // What the kernel says by itself when a link comes up: solicitations, multicast reports.
     lab.app("ip link set eth0 down");
     lab.app("ip link set eth0 up");
-    lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
+    lab.route_by_the_uplink();
     assert_inside(&lab.ns, 1);
     probes::fire(&lab, Family::Ipv6);
 }

@@ -1,16 +1,14 @@
 //! Every other way out: plain, bound, marked, raw, multicast; and what a neighbour can find out.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use vpngw::control::api::State;
 
+use crate::devices::Far;
 use crate::lab::canary;
-use crate::lab::capture::Capture;
 use crate::lab::flood::Flood;
 use crate::lab::forge::{datagram, initiation, to_router};
 use crate::lab::raw::{Layer, PacketSocket};
@@ -65,13 +63,9 @@ fn a_network_that_is_connected_meanwhile_takes_no_raw_frame() {
     gateway.signal(Signal::STOP);
     lab.app("ip link add moved0 type veth peer name far0 netns evil");
     lab.ns.run("evil", "ip link set dev far0 up");
-    let seen = Arc::<AtomicUsize>::default();
-    let counter = seen.clone();
-    let _capture = Capture::start(&lab.ns, "evil", "far0", move |frame| {
-        counter.fetch_add(canary::find(frame.bytes).len(), Ordering::Relaxed);
-    });
+    let far = Far::start(&lab, "far0");
     let raw = |device: &str| {
-        let before = seen.load(Ordering::Relaxed);
+        let before = far.tokens();
         lab.app(&format!("ip link set dev {device} up"));
         lab.ns.enter("app", || {
             let socket = PacketSocket::open(device, Layer::Frame, 0).unwrap();
@@ -79,7 +73,7 @@ fn a_network_that_is_connected_meanwhile_takes_no_raw_frame() {
                 let _ = socket.send(&to_router(0x0800, &datagram(&canary::fresh())));
             }
         });
-        settled(|| seen.load(Ordering::Relaxed)) - before
+        settled(|| far.tokens()) - before
     };
     // The control: a name that nobody expects.
     assert_eq!(raw("moved0"), 20);
@@ -172,7 +166,7 @@ fn arp_is_for_the_router_only() {
         lab.app("ip link set eth0 up");
         flood.goes_on(1000);
     }
-    lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
+    lab.route_by_the_uplink();
     let patience = Duration::from_secs(90);
     gateway.wait_for("it is connected", patience, |s| s.state == State::Connected);
     assert_inside(&lab.ns, 1);

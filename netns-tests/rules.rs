@@ -165,15 +165,22 @@ pub(crate) fn load_shared(ruleset: &Ruleset) -> Armed {
     armed
 }
 
-/// Line by line, so that a difference can be read. Whose the tables are is said beside them, as far as this
-/// nft knows the flags.
+/// The lines of a listing without whose the tables are, which nft says beside them as far as it knows the flags. A test
+/// beside this one that starts a program owns for a moment what this one has let go of, by a copy of the socket.
+pub(crate) fn without_owner(listed: &str) -> Vec<&str> {
+    let lines = listed
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("\tflags "));
+    // Invariant: splitting gives one piece at least.
+    lines
+        .map(|line| line.split(" # progname ").next().unwrap())
+        .collect()
+}
+
+/// Line by line, so that a difference can be read.
 fn assert_listed(ruleset: &Ruleset) {
     let (listed, ours) = (sh("nft", &["list", "ruleset"]), ruleset.to_string());
-    let listed: Vec<_> = listed
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with("\tflags "))
-        .map(|line| line.split(" # progname ").next().unwrap())
-        .collect();
+    let listed = without_owner(&listed);
     let ours: Vec<_> = ours.lines().filter(|line| !line.is_empty()).collect();
     for (listed, ours) in listed.iter().zip(&ours) {
         assert_eq!(listed, ours);

@@ -42,7 +42,7 @@ fn the_uplink_goes_down_and_comes_up() {
     flood.goes_on(2000);
     lab.app("ip link set eth0 up");
     // Whoever set the link up also sets the route, as Docker and DHCP clients do.
-    lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
+    lab.route_by_the_uplink();
     stream.echo(PATIENCE).unwrap();
     gateway.wait_connected();
     assert_eq!(ifindex(&lab.ns, "app", "tun0"), device);
@@ -59,7 +59,7 @@ fn the_uplink_changes_its_address() {
     lab.sensor.permit(|rules| rules.uplink = vec![APP, new]);
     lab.app("ip addr del 172.30.0.2/24 dev eth0");
     lab.app("ip addr add 172.30.0.3/24 dev eth0");
-    lab.app("ip route replace default via 172.30.0.1 dev eth0 metric 100");
+    lab.route_by_the_uplink();
     stream.echo(PATIENCE).unwrap();
     gateway.wait_connected();
     lab.sensor.drain();

@@ -12,7 +12,7 @@ use vpngw::sys::fault::{Transaction, order};
 use vpngw::sys::nft::{self, ApplyError};
 
 use crate::rules::wire::{Wire, frame, udp};
-use crate::rules::{Ns, ip, kernel, name, policy, sh};
+use crate::rules::{Ns, ip, kernel, name, policy, sh, without_owner};
 
 /// A namespace with an uplink that packets can leave by.
 fn uplink() -> Ns {
@@ -68,14 +68,8 @@ fn leaves() -> Leaves {
     }
 }
 
-/// Whose the tables are is left out: a test beside this one that starts a program owns what this one has let go of for a
-/// moment, by a copy of the socket.
 fn rules() -> String {
-    let listed = sh("nft", &["-s", "list", "ruleset"]);
-    let lines = listed.lines().filter(|line| !line.is_empty());
-    let lines = lines.filter(|line| !line.starts_with("\tflags "));
-    let lines = lines.map(|line| line.split(" # progname ").next().unwrap_or_default());
-    lines.map(|line| format!("{line}\n")).collect()
+    without_owner(&sh("nft", &["-s", "list", "ruleset"])).join("\n")
 }
 
 fn numbers(batch: &Batch) -> std::ops::Range<usize> {

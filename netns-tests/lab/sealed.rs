@@ -101,9 +101,7 @@ impl Sealed {
     /// Starts the warden, and waits until it listens. Its configuration has no tunnel.
     pub fn start_warden(&mut self, environment: Environment<'_>) {
         self.spawn_warden(environment);
-        wait("the warden listens", PATIENCE, || {
-            self.door.exists().then_some(())
-        });
+        self.wait_warden();
     }
 
     /// Starts the warden with no other capability than a container gives it with `cap_drop: [ALL]` and
@@ -113,25 +111,23 @@ impl Sealed {
         let caps = ["--inh-caps=-all", "--bounding-set=-all,+net_admin"];
         command.args(caps).arg(PROGRAM);
         self.launch_warden(command, &[]);
-        wait("the warden listens", PATIENCE, || {
-            self.door.exists().then_some(())
-        });
+        self.wait_warden();
     }
 
     /// Starts the warden as the engine's user, who is root in a user namespace of its own; waits until it listens.
     pub fn start_warden_without_root(&mut self) {
-        let own = ["unshare", "--user", "--map-root-user", "--net"];
-        let mut command = if nobody_is_mapped() {
-            let mut command = becoming(NOBODY);
-            command.args(own);
-            command
-        } else {
-            let mut command = Command::new(own[0]);
-            command.args(&own[1..]);
-            command
-        };
-        command.arg(PROGRAM);
+        let own = ["--user", "--map-root-user", "--net", PROGRAM];
+        let mut command = Command::new("unshare");
+        if nobody_is_mapped() {
+            command = becoming(NOBODY);
+            command.arg("unshare");
+        }
+        command.args(own);
         self.launch_warden(command, &[("VPNGW_SEALED_ENGINE_USER", "0")]);
+        self.wait_warden();
+    }
+
+    fn wait_warden(&self) {
         wait("the warden listens", PATIENCE, || {
             self.door.exists().then_some(())
         });
@@ -173,11 +169,7 @@ impl Sealed {
 
     /// Starts the engine as a user, where the user namespace has others than root.
     pub fn start_engine_as(&mut self, user: u32) {
-        let mut command = if nobody_is_mapped() {
-            unprivileged(user)
-        } else {
-            Command::new(PROGRAM)
-        };
+        let mut command = program_as(user);
         command.arg("engine");
         command.arg("--config").arg(self.folder.join("vpngw.toml"));
         command.arg("--socket").arg(&self.control);
@@ -302,15 +294,23 @@ pub fn watch_uplink(lab: &Lab, conf: &Conf) {
     lab.sensor.arm(SystemTime::now());
 }
 
+/// The program as a user, where the user namespace has others than root.
+pub fn program_as(user: u32) -> Command {
+    if nobody_is_mapped() {
+        unprivileged(user)
+    } else {
+        Command::new(PROGRAM)
+    }
+}
+
 /// The program as a user without privilege.
 pub fn unprivileged(user: u32) -> Command {
     let mut command = becoming(user);
-    command.args(["--inh-caps=-all", "--bounding-set=-all"]);
-    command.arg(PROGRAM);
+    command.args(["--inh-caps=-all", "--bounding-set=-all", PROGRAM]);
     command
 }
 
-/// The words that make a command of a user.
+/// What makes the command that follows a user's.
 fn becoming(user: u32) -> Command {
     let mut command = Command::new("setpriv");
     command.args([format!("--reuid={user}"), format!("--regid={user}")]);

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use rustix::mount::mount_bind;
 
 use crate::lab::gateway::PROGRAM;
-use crate::lab::sealed::{NOBODY, Sealed, nobody_is_mapped, unprivileged};
+use crate::lab::sealed::{NOBODY, Sealed, nobody_is_mapped, program_as};
 use crate::lab::{HOST, Lab};
 
 /// Where the warden's namespace is, for whoever may look at the process.
@@ -16,14 +16,18 @@ fn namespace(sealed: &Sealed) -> String {
 
 /// `vpngw exec`, as that user.
 fn exec(sealed: &Sealed, network: &str, words: &[&str]) -> Output {
-    let mut command = if nobody_is_mapped() {
-        unprivileged(NOBODY)
-    } else {
-        Command::new(PROGRAM)
-    };
-    command.arg("exec").arg("--socket").arg(&sealed.control);
-    command.args(["--netns", network, "--"]).args(words);
-    command.output().unwrap()
+    exec_by(
+        program_as(NOBODY),
+        sealed,
+        network,
+        &[&["--"], words].concat(),
+    )
+}
+
+fn exec_by(mut program: Command, sealed: &Sealed, network: &str, words: &[&str]) -> Output {
+    program.arg("exec").arg("--socket").arg(&sealed.control);
+    program.args(["--netns", network]).args(words);
+    program.output().unwrap()
 }
 
 fn said(sealed: &Sealed, words: &[&str]) -> String {
@@ -45,17 +49,22 @@ fn give(sealed: &Sealed) {
     mount_bind(&node, "/dev/net/tun").unwrap();
 }
 
-#[test]
-fn a_user_without_root_has_a_tunnel_and_no_way_around_it() {
-    let lab = Lab::new();
-    let mut sealed = Sealed::new(&lab, &lab.conf());
+/// Both halves run without root and are connected.
+fn connect(lab: &Lab) -> Sealed {
+    let mut sealed = Sealed::new(lab, &lab.conf());
     if nobody_is_mapped() {
         give(&sealed);
     }
     sealed.start_warden_without_root();
     sealed.start_engine();
     sealed.wait_connected();
+    sealed
+}
 
+#[test]
+fn a_user_without_root_has_a_tunnel_and_no_way_around_it() {
+    let lab = Lab::new();
+    let mut sealed = connect(&lab);
     let answer = said(&sealed, &["getent", "ahostsv4", "example.org"]);
     assert!(answer.starts_with(&HOST.to_string()), "{answer}");
     let devices = said(&sealed, &["cat", "/proc/net/dev"]);
@@ -100,20 +109,9 @@ fn assert_confined(exec: impl Fn(&[&str]) -> Output) {
 #[test]
 fn who_made_the_namespace_gets_no_capability_in_it_from_outside() {
     let lab = Lab::new();
-    let mut sealed = Sealed::new(&lab, &lab.conf());
-    if nobody_is_mapped() {
-        give(&sealed);
-    }
-    sealed.start_warden_without_root();
-    sealed.start_engine();
-    sealed.wait_connected();
+    let sealed = connect(&lab);
     let network = namespace(&sealed);
-    let by_this_user = |words: &[&str]| {
-        let mut command = Command::new(PROGRAM);
-        command.arg("exec").arg("--socket").arg(&sealed.control);
-        command.args(["--netns", &network]).args(words);
-        command.output().unwrap()
-    };
+    let by_this_user = |words: &[&str]| exec_by(Command::new(PROGRAM), &sealed, &network, words);
     assert_confined(|words| by_this_user(&[&["--"], words].concat()));
     // Whom root would make of it is the one who made it: nobody, or without root root itself.
     let maker = if nobody_is_mapped() { "nobody" } else { "root" };

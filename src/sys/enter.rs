@@ -11,9 +11,12 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
 use rustix::process::{Gid, Uid, getegid, geteuid};
-use rustix::thread::{CapabilitySet, set_thread_gid, set_thread_groups, set_thread_uid};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, move_into_link_name_space, set_thread_gid, set_thread_groups,
+    set_thread_uid,
+};
 
-use super::namespace::{enter_network, enter_user, maker, new_mounts, parent, user_namespace_of};
+use super::namespace::{maker, new_mounts, parent, user_namespace_of};
 use super::privilege::{self, PrivilegeError};
 
 /// Where daemons have their sockets: nscd, systemd-resolved, D-Bus, avahi. They may also start later, so it is
@@ -117,14 +120,18 @@ fn join(network: &fs::File, path: &Path, identity: Option<&Identity>) -> Result<
             if identity.is_some() {
                 return Err(EnterError::Maker(program));
             }
-            enter_user(user.as_fd()).map_err(failed)?;
+            setns(&user, LinkNameSpaceType::User).map_err(failed)?;
             // Files are a matter of who one was before, until one is somebody here.
             set_thread_gid(getegid())
                 .and_then(|()| set_thread_uid(geteuid()))
                 .map_err(|_| EnterError::Nobody(program))?;
         }
     }
-    enter_network(network.as_fd()).map_err(failed)
+    setns(network, LinkNameSpaceType::Network).map_err(failed)
+}
+
+fn setns(namespace: &fs::File, kind: LinkNameSpaceType) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(kind))?)
 }
 
 /// The user namespace around this one that was made in our own.

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Signal, getegid, geteuid, set_parent_process_death_signal};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Moves the calling thread into a network namespace of its own, which has a loopback device that
 /// is down and nothing else.
@@ -48,24 +48,6 @@ pub fn new_user_network_and_mounts() -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
-}
-
-/// Moves the calling thread into a network namespace.
-///
-/// # Errors
-/// EPERM without CAP_SYS_ADMIN in the user namespace that it belongs to.
-pub fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
-    let kind = Some(LinkNameSpaceType::Network);
-    Ok(move_into_link_name_space(network, kind)?)
-}
-
-/// Moves the calling thread into a user namespace; it then is what its user is there, with every capability.
-///
-/// # Errors
-/// EPERM without CAP_SYS_ADMIN there, which whoever made it has; EINVAL in a process with several threads.
-pub fn enter_user(user: BorrowedFd<'_>) -> io::Result<()> {
-    let kind = Some(LinkNameSpaceType::User);
-    Ok(move_into_link_name_space(user, kind)?)
 }
 
 /// The user namespace that a namespace belongs to; `None` where that is neither this one nor made in it, or the kernel
