@@ -11,17 +11,18 @@
 //! | 4 | [`ruleset`] | the policy in nftables terms |
 //! | 4 | [`gateway`] | the state machine |
 //! | 5 | [`plan`] | every change of the kernel, as a value |
-//! | 6 | [`sys`] | the kernel: netlink, ioctl, /proc |
-//! | 6 | [`wireguard`] | the data plane |
-//! | 6 | [`dns`] | looks up the endpoint's name |
-//! | 6 | [`leak`] | what left by the uplink |
-//! | 7 | [`link`] | the protocol between warden and engine |
-//! | 7 | [`control`] | the API on the control socket |
-//! | 8 | [`metrics`] | what Prometheus reads |
-//! | 9 | [`warden`] | the privileged half |
-//! | 9 | [`engine`] | the unprivileged half |
-//! | 10 | [`commands`] | one file for each subcommand |
-//! | 11 | [`cli`] | the command line |
+//! | 6 | [`guard`] | the kill switch's decisions: events in, things to do out |
+//! | 7 | [`sys`] | the kernel: netlink, ioctl, /proc |
+//! | 7 | [`wireguard`] | the data plane |
+//! | 7 | [`dns`] | looks up the endpoint's name |
+//! | 7 | [`leak`] | what left by the uplink |
+//! | 8 | [`link`] | the protocol between warden and engine |
+//! | 8 | [`control`] | the API on the control socket |
+//! | 9 | [`metrics`] | what Prometheus reads |
+//! | 10 | [`warden`] | the privileged half |
+//! | 10 | [`engine`] | the unprivileged half |
+//! | 11 | [`commands`] | one file for each subcommand |
+//! | 12 | [`cli`] | the command line |
 
 pub mod net;
 
@@ -33,6 +34,8 @@ pub mod gateway;
 pub mod ruleset;
 
 pub mod plan;
+
+pub mod guard;
 
 pub mod dns;
 pub mod leak;

@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy"],
     &["ruleset", "gateway"],
     &["plan"],
+    &["guard"],
     &["sys", "wireguard", "dns", "leak"],
     &["control", "link"],
     &["metrics"],
@@ -21,7 +22,9 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Modules that must not know that an outside world exists.
-const PURE: &[&str] = &["net", "config", "policy", "ruleset", "gateway", "plan"];
+const PURE: &[&str] = &[
+    "net", "config", "policy", "ruleset", "gateway", "plan", "guard",
+];
 
 /// What only the outside may name.
 const OUTSIDE: &[&str] = &[

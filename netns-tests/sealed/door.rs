@@ -107,7 +107,7 @@ fn a_hostile_peer_neither_opens_nor_closes_the_namespace() {
         let spam = knock(&sealed.door, engine);
         let _ = fdpass::send(&spam, b"{}", &[reader.as_fd(); fdpass::MOST_FDS]);
         assert!(hear(&spam).is_none());
-        for turn in [ToWarden::Unblock, ToWarden::Offer(Box::new(offer()))] {
+        for turn in [ToWarden::Stopped, ToWarden::Offer(Box::new(offer()))] {
             let early = knock(&sealed.door, engine);
             say(&early, &turn);
             assert!(hear(&early).is_none());

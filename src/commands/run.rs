@@ -1,6 +1,8 @@
 //! `vpngw run`: closes the namespace, then opens the tunnel and keeps it open.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::thread::CapabilitySet;
@@ -53,7 +55,7 @@ pub(super) struct Half {
     /// Reads the configuration.
     pub(super) load: fn(Option<&Path>) -> Result<Loaded, Errors>,
     /// Lays the command line over it.
-    pub(super) with: Box<dyn Fn(Config) -> Config>,
+    pub(super) with: Box<dyn Fn(Config) -> Config + Send + Sync>,
 }
 
 /// Closes the namespace, then runs a warden in it.
@@ -85,15 +87,17 @@ pub(super) fn guard(
     privilege::keep_only(half.keep).map_err(anyhow::Error::from)?;
 
     let (config, engines) = (config.map(PathBuf::from), half.engines);
-    let notify = Notify::from_environment();
+    let notify = Rc::new(Notify::from_environment());
+    let alive = Rc::clone(&notify);
     let start = Start {
         config: first,
-        reload: Box::new(move || again(config.as_deref(), &half)),
-        armed,
+        reload: Arc::new(move || again(config.as_deref(), &half)),
+        armed: Some(armed),
         armed_in,
         resolv_conf: RESOLV_CONF.into(),
         engines,
         ready: Box::new(move || notify.ready()),
+        alive: Box::new(move || alive.alive()),
     };
     match block_on(warden::run(start)) {
         Ok(()) => Ok(Code::Ok),

@@ -80,7 +80,10 @@ impl Status {
         if let Some(age) = self.handshake_age_seconds {
             line += &format!(", last handshake {age:.0} s ago");
         }
-        if !self.kill_switch.armed {
+        if let Some(age) = self.kill_switch.unconfirmed_seconds {
+            line +=
+                &format!(", kill switch not confirmed: the warden has been silent for {age:.0} s");
+        } else if !self.kill_switch.armed {
             line += ", kill switch not confirmed";
         }
         if !self.reason.is_empty() {
@@ -142,10 +145,13 @@ impl fmt::Display for State {
 }
 
 /// The kill switch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KillSwitch {
-    /// Whether the rules are in the kernel.
+    /// Whether the rules are in the kernel, as the warden confirmed within the last 3 s.
     pub armed: bool,
+    /// Seconds since the warden last said anything, where that is so long ago that nothing is confirmed.
+    #[serde(default)]
+    pub unconfirmed_seconds: Option<f64>,
     /// Microseconds from exec to the commit of deny-all.
     pub armed_in_microseconds: u64,
     /// Whether raw frames are stopped too (netdev egress hook).

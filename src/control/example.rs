@@ -36,6 +36,7 @@ pub(crate) fn connected() -> Status {
         tx_bits_per_second: 11_803_000.0,
         kill_switch: KillSwitch {
             armed: true,
+            unconfirmed_seconds: None,
             armed_in_microseconds: 3184,
             raw_frames: true,
             blocked_packets: 1284,

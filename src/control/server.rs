@@ -6,8 +6,8 @@
 //! | `GET /v1/health` | 200 or 503, one line of text |
 //! | `GET /v1/leaks` | a list of [`Evidence`], the newest at the end |
 //! | `GET /v1/blocked` | [`Report`]: what was stopped, with its destinations |
-//! | `POST /v1/connect` | [`Status`] after the command |
-//! | `POST /v1/disconnect` | [`Status`] after the command |
+//! | `POST /v1/connect` | [`Status`] once the command is in force, else a [`Problem`]: 409 why not, 504 not confirmed |
+//! | `POST /v1/disconnect` | the same |
 //!
 //! 503 with a [`Problem`] when the main loop does not answer: each request asks it afresh, so a loop
 //! that hangs is never reported as healthy. `GET` changes nothing.
@@ -35,8 +35,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// What the sensors saw last, the newest at the end.
     Leaks(oneshot::Sender<Vec<Evidence>>),
-    /// Carry this out; answer with the state that follows from it.
-    Command(Command, oneshot::Sender<Status>),
+    /// Carry this out; answer with the state that follows, once it is confirmed, or with why it is not.
+    Command(Command, oneshot::Sender<Result<Status, String>>),
     /// What was stopped.
     Stopped(oneshot::Sender<Report>),
 }
@@ -85,7 +85,28 @@ async fn disconnect(State(requests): State<mpsc::Sender<Request>>) -> Response {
 }
 
 async fn command(requests: &mpsc::Sender<Request>, command: Command) -> Response {
-    answer(http::ask(requests, |reply| Request::Command(command, reply)).await)
+    match http::ask(requests, |reply| Request::Command(command, reply)).await {
+        Some(Ok(status)) => Json(status).into_response(),
+        Some(Err(why)) => {
+            let error = format!("{} is not in force: {why}", words(command));
+            problem(StatusCode::CONFLICT, &error)
+        }
+        None => {
+            let error = format!(
+                "{} is not confirmed: the warden has not said within a second that it is in force; \
+                 until it does, take nothing for blocked or open",
+                words(command)
+            );
+            problem(StatusCode::GATEWAY_TIMEOUT, &error)
+        }
+    }
+}
+
+fn words(command: Command) -> &'static str {
+    match command {
+        Command::Connect => "`connect`",
+        Command::Disconnect => "`disconnect`",
+    }
 }
 
 async fn health(State(requests): State<mpsc::Sender<Request>>) -> Response {
@@ -251,13 +272,13 @@ mod tests {
                     let _ = reply.send(example::stopped());
                     continue;
                 }
-                Request::Command(Command::Connect, reply) => {
-                    status = example::connecting();
-                    reply
-                }
-                Request::Command(Command::Disconnect, reply) => {
-                    status = example::blocked_by_operator();
-                    reply
+                Request::Command(command, reply) => {
+                    status = match command {
+                        Command::Connect => example::connecting(),
+                        Command::Disconnect => example::blocked_by_operator(),
+                    };
+                    reply.send(Ok(status.clone())).unwrap();
+                    continue;
                 }
             };
             reply.send(status.clone()).unwrap();

@@ -19,7 +19,7 @@ use super::uplink::Uplink;
 use crate::config::{Config, Host as Name};
 use crate::control::api::{Report, Status, Topology};
 use crate::dns;
-use crate::gateway::{Action, Event, Gateway};
+use crate::gateway::{Action, Command, Event, Gateway};
 use crate::leak::evidence::Evidence;
 use crate::link::{Decline, Facts, Health, Link, LinkError, Offer, ToEngine, ToWarden, Visitor};
 use crate::metrics::Sample;
@@ -40,6 +40,16 @@ pub(super) struct Host {
     config: Config,
     mtu: u16,
     facts: Facts,
+    /// When they came.
+    heard: Instant,
+    /// Whether the log has said that the warden is silent.
+    silent: bool,
+    /// What operators said, by number: who waits to hear that it is in force.
+    commands: BTreeMap<u64, oneshot::Sender<Result<Status, String>>>,
+    /// What the warden said of them, not yet passed on.
+    confirmed: Vec<(u64, Result<(), String>)>,
+    /// Number of the last command.
+    commanded: u64,
     /// What the sensors saw last.
     evidence: Vec<Evidence>,
     /// Number of the last question to the warden; an answer to an older one is stale.
@@ -72,6 +82,7 @@ impl Host {
         device: Device,
         welcome: super::Known,
         found: mpsc::UnboundedSender<(u64, Event)>,
+        now: Instant,
     ) -> Self {
         let super::Known { config, mtu, facts } = welcome;
         let mut portal = Portal::default();
@@ -87,6 +98,11 @@ impl Host {
             config,
             mtu,
             facts,
+            heard: now,
+            silent: false,
+            commands: BTreeMap::new(),
+            confirmed: Vec::new(),
+            commanded: 0,
             evidence: Vec::new(),
             found,
             asked: 0,
@@ -139,6 +155,7 @@ impl Host {
         &mut self,
         message: ToEngine,
         fds: Vec<OwnedFd>,
+        now: Instant,
     ) -> Result<Option<Event>, EngineError> {
         match message {
             ToEngine::Welcome { .. } => Err(EngineError::Protocol("a second welcome".to_owned())),
@@ -174,10 +191,19 @@ impl Host {
                 Ok(None)
             }
             ToEngine::Health(_) => Err(EngineError::Protocol("health, unasked".to_owned())),
+            ToEngine::Done { id } => {
+                self.confirmed.push((id, Ok(())));
+                Ok(None)
+            }
+            ToEngine::NotDone { id, why } => {
+                self.confirmed.push((id, Err(why)));
+                Ok(None)
+            }
             ToEngine::UplinkChanged => Ok(Some(Event::UplinkChanged)),
             ToEngine::Blocked(reason) => Ok(Some(Event::Blocked(reason))),
             ToEngine::Facts(facts) => {
                 self.facts = *facts;
+                self.heard = now;
                 Ok(None)
             }
             ToEngine::Evidence(evidence) => {
@@ -239,6 +265,46 @@ impl Host {
         Ok(None)
     }
 
+    /// Passes on what an operator said. He hears that it is so when the warden says that it is in force.
+    pub(super) async fn command(
+        &mut self,
+        command: Command,
+        answer: Option<oneshot::Sender<Result<Status, String>>>,
+    ) -> Result<(), LinkError> {
+        self.commanded += 1;
+        let id = self.commanded;
+        // Those who waited too long have hung up, so there are never more than connections.
+        self.commands.retain(|_, waiting| !waiting.is_closed());
+        if let Some(answer) = answer {
+            self.commands.insert(id, answer);
+        }
+        let operator = ToWarden::Operator { id, command };
+        self.link.send(&operator, &[]).await
+    }
+
+    /// Tells operators what the warden said of their commands.
+    pub(super) fn pass_on(&mut self, gateway: &Gateway, now: Instant) {
+        for (id, outcome) in std::mem::take(&mut self.confirmed) {
+            if let Some(answer) = self.commands.remove(&id) {
+                // Whoever asked may have hung up.
+                let _ = answer.send(outcome.map(|()| self.status(gateway, now)));
+            }
+        }
+    }
+
+    /// Says once when the warden falls silent, and when it speaks again.
+    pub(super) fn listen(&mut self, now: Instant) {
+        let silent = now.saturating_duration_since(self.heard) > status::FRESH;
+        match (self.silent, silent) {
+            (false, true) => {
+                error!("the warden is silent: whether the rules are in force is not confirmed")
+            }
+            (true, false) => info!("the warden speaks again"),
+            (false, false) | (true, true) => {}
+        }
+        self.silent = silent;
+    }
+
     /// The next LAN client of a published port.
     pub(super) async fn visitor(&self) -> Visitor {
         self.portal.visitor().await
@@ -268,10 +334,9 @@ impl Host {
         gateway: &Gateway,
         now: Instant,
     ) -> Result<(), LinkError> {
-        if let Uplink::Warden = self.uplink {
-            return Ok(());
+        if let Uplink::Own(_) = self.uplink {
+            self.portal.follow(&self.config.lan);
         }
-        self.portal.follow(&self.config.lan);
         let status = self.status(gateway, now);
         let health = Health {
             ready: status.ready(),
@@ -301,8 +366,6 @@ impl Host {
                 (self.rx, self.tx) = (Rate::default(), Rate::default());
                 self.device.disconnect();
             }
-            Action::Block(reason) => self.link.send(&ToWarden::Block(reason), &[]).await?,
-            Action::Unblock => self.link.send(&ToWarden::Unblock, &[]).await?,
         }
         Ok(())
     }
@@ -404,6 +467,7 @@ impl Host {
         status::compose(&Parts {
             config: &self.config,
             facts: &self.facts,
+            facts_age: now.saturating_duration_since(self.heard),
             topology: match self.uplink {
                 Uplink::Warden => Topology::Shared,
                 Uplink::Own(_) => Topology::Sealed,

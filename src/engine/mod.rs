@@ -160,7 +160,7 @@ async fn work(
 
     let gateway = Gateway::new(config.peers.clone(), seed(), Instant::now());
     let (report, mut found) = mpsc::unbounded_channel();
-    let host = Host::new(link, uplink, device, welcome.known, report);
+    let host = Host::new(link, uplink, device, welcome.known, report, Instant::now());
     let mut core = Core { gateway, host };
     core.host.serve_uapi(welcome.uapi);
     core.handle(Event::Attached {
@@ -168,6 +168,7 @@ async fn work(
     })
     .await?;
     if let Some(command) = pending {
+        core.host.command(command, None).await?;
         core.handle(Event::Command(command)).await?;
     }
     let mut tick = time::interval(TICK);
@@ -183,9 +184,10 @@ async fn work(
             () = &mut fault => {}
             message = core.host.receive() => match message? {
                 Some((message, fds)) => {
-                    if let Some(event) = core.host.take(message, fds)? {
+                    if let Some(event) = core.host.take(message, fds, Instant::now())? {
                         core.handle(event).await?;
                     }
+                    core.host.pass_on(&core.gateway, Instant::now());
                     servers.metrics_at(core.host.config().metrics);
                 }
                 None => return Ok(Ended::Closed),
@@ -211,6 +213,7 @@ async fn work(
             () = time::sleep_until(due.into()) => core.handle(Event::Timeout).await?,
             _ = tick.tick() => {
                 core.host.sample(Instant::now());
+                core.host.listen(Instant::now());
                 core.host.tell_health(&core.gateway, Instant::now()).await?;
             }
         }
@@ -260,9 +263,9 @@ impl Core {
             }
             Request::Stopped(answer) => return self.host.ask_stopped(answer).await,
             Request::Command(command, answer) => {
-                info!(?command, "the operator says");
-                self.handle(Event::Command(command)).await?;
-                answer
+                info!(?command, "operator command");
+                self.host.command(command, Some(answer)).await?;
+                return self.handle(Event::Command(command)).await;
             }
         };
         // Whoever asked may have hung up.
@@ -306,6 +309,8 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
         | ToEngine::Health(_)
         | ToEngine::Granted { .. }
         | ToEngine::Refused { .. }
+        | ToEngine::Done { .. }
+        | ToEngine::NotDone { .. }
         | ToEngine::Reconfigure(_)
         | ToEngine::UplinkChanged
         | ToEngine::Blocked(_)

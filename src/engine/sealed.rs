@@ -140,9 +140,12 @@ async fn find(
                     // The warden knows; who asks is told that nobody answers yet.
                     Request::Leaks(_) | Request::Stopped(_) => continue,
                     Request::Command(command, answer) => {
-                        info!(?command, "the operator says; the warden will hear of it");
+                        info!(?command, "operator command; the warden will hear of it");
                         pending = Some(command);
-                        answer
+                        let why = "there is no warden yet; it hears of this as soon as it is there";
+                        // Whoever asked may have hung up.
+                        let _ = answer.send(Err(why.to_owned()));
+                        continue;
                     }
                 };
                 // Whoever asked may have hung up.
@@ -222,6 +225,7 @@ fn waiting(config: &Config, since: Instant, why: Option<&str>) -> Status {
     let mut status = status::compose(&Parts {
         config,
         facts: &Facts::default(),
+        facts_age: Duration::ZERO,
         topology: Topology::Sealed,
         gateway: &Gateway::new(config.peers.clone(), seed(), now),
         snapshot: &Snapshot::default(),

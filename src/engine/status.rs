@@ -13,10 +13,15 @@ use crate::metrics::{self, Sample};
 use crate::wireguard::Snapshot;
 use crate::wireguard::uapi::{UapiPeer, UapiState};
 
+/// How long what the warden said is taken for true. It says something each second.
+pub(super) const FRESH: Duration = Duration::from_secs(3);
+
 /// All that a status is made of.
 pub(super) struct Parts<'a> {
     pub(super) config: &'a Config,
     pub(super) facts: &'a Facts,
+    /// How long ago the warden said that.
+    pub(super) facts_age: Duration,
     pub(super) topology: Topology,
     pub(super) gateway: &'a Gateway,
     pub(super) snapshot: &'a Snapshot,
@@ -77,7 +82,8 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
         rx_bits_per_second: parts.rx_bits_per_second,
         tx_bits_per_second: parts.tx_bits_per_second,
         kill_switch: KillSwitch {
-            armed: facts.armed,
+            armed: facts.armed && parts.facts_age <= FRESH,
+            unconfirmed_seconds: (parts.facts_age > FRESH).then(|| parts.facts_age.as_secs_f64()),
             armed_in_microseconds: facts.armed_in_microseconds,
             raw_frames: facts.egress_hook,
             blocked_packets: facts.blocked.values().map(|count| count.packets).sum(),

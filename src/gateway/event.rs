@@ -71,10 +71,6 @@ pub enum Action {
     },
     /// Close the tunnel; inner packets are dropped from now on.
     Close,
-    /// Tell the warden to block and to remember it.
-    Block(BlockReason),
-    /// Tell the warden that the operator lifted the block.
-    Unblock,
 }
 
 /// Why everything but loopback is blocked.

@@ -116,11 +116,7 @@ impl Gateway {
         match event {
             // Fail closed: these do not ask which state we are in.
             Event::Blocked(reason) => self.block(reason, now),
-            Event::Command(Command::Disconnect) => {
-                let mut actions = self.block(BlockReason::Operator, now);
-                actions.push(Action::Block(BlockReason::Operator));
-                actions
-            }
+            Event::Command(Command::Disconnect) => self.block(BlockReason::Operator, now),
             Event::Command(Command::Connect) => self.lift(now),
             Event::Attached { blocked } => self.attached(blocked, now),
             Event::Granted(permit) => self.granted(permit, now),
@@ -145,11 +141,7 @@ impl Gateway {
 
     fn lift(&mut self, now: Instant) -> Vec<Action> {
         match &self.state {
-            State::Blocked(_) => {
-                let mut actions = vec![Action::Unblock];
-                actions.extend(self.attempt(0, 0, now));
-                actions
-            }
+            State::Blocked(_) => self.attempt(0, 0, now),
             State::Connecting(attempt) => self.attempt(attempt.peer, 0, now),
             State::Arming | State::Connected { .. } => vec![],
         }

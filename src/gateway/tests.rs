@@ -249,17 +249,9 @@ fn a_block_closes_the_tunnel_from_any_state() {
 fn an_operator_blocks_and_lifts() {
     for (state, mut gateway, now) in every_state() {
         let actions = gateway.handle(Event::Command(Command::Disconnect), now);
-        assert_eq!(
-            actions,
-            [Action::Close, Action::Block(BlockReason::Operator)],
-            "{state}"
-        );
+        assert_eq!(actions, [Action::Close], "{state}");
         let actions = gateway.handle(Event::Command(Command::Connect), now);
-        assert_eq!(
-            actions,
-            [vec![Action::Unblock], asks(0, A)].concat(),
-            "{state}"
-        );
+        assert_eq!(actions, asks(0, A), "{state}");
     }
 }
 
@@ -363,7 +355,7 @@ proptest! {
             now += Duration::from_secs(seconds);
             let actions = gateway.handle(event, now);
             prop_assert!(matches!(gateway.state(), State::Blocked(_)));
-            let opens = |a: &Action| matches!(a, Action::Open { .. } | Action::Ask(_) | Action::Unblock);
+            let opens = |a: &Action| matches!(a, Action::Open { .. } | Action::Ask(_));
             prop_assert!(!actions.iter().any(opens), "{actions:?}");
         }
     }
@@ -377,7 +369,7 @@ proptest! {
                 break;
             }
             for action in gateway.handle(event, now) {
-                prop_assert!(matches!(action, Action::Close | Action::Block(_)), "{action:?}");
+                prop_assert!(matches!(action, Action::Close), "{action:?}");
             }
         }
     }

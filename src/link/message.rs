@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Lan};
-use crate::gateway::BlockReason;
+use crate::config::Config;
+use crate::gateway::{BlockReason, Command};
+use crate::guard::Offer;
 use crate::leak::evidence::{Evidence, Found};
 use crate::leak::stopped::Report;
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::Permit;
 
 /// Version of the protocol. Both halves must speak the same one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the engine says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub enum ToWarden {
         /// The LAN client that it is for: the source of the connection.
         client: Ipv4Addr,
     },
-    /// Sealed topology: what a health check is to be told.
+    /// What a health check is to be told, once a second. A warden that hears nothing for long takes the engine for hanging.
     Health(Health),
     /// Sealed topology, from a health check beside the warden: `Health` answers.
     AskHealth,
@@ -58,10 +58,13 @@ pub enum ToWarden {
         /// Bytes of the longest IPv4 packet that arrives there.
         mtu: u32,
     },
-    /// Block until `Unblock`, whatever is asked for meanwhile.
-    Block(BlockReason),
-    /// The operator lifted the block.
-    Unblock,
+    /// An operator said so. `Done` or `NotDone` answers with the same number.
+    Operator {
+        /// Number of the command.
+        id: u64,
+        /// What he said.
+        command: Command,
+    },
     /// Somebody wants to know what was stopped; [`ToEngine::Stopped`] answers.
     Stopped,
 }
@@ -125,6 +128,18 @@ pub enum ToEngine {
         /// One line for the operator.
         why: String,
     },
+    /// What an operator said is in force.
+    Done {
+        /// Number of the command.
+        id: u64,
+    },
+    /// It is not.
+    NotDone {
+        /// Number of the command.
+        id: u64,
+        /// One line for the operator: what was not confirmed.
+        why: String,
+    },
     /// A whole new configuration, already valid.
     Reconfigure(Box<Config>),
     /// The uplink changed; sockets granted before are worth nothing now.
@@ -137,41 +152,6 @@ pub enum ToEngine {
     Evidence(Vec<Evidence>),
     /// What was stopped.
     Stopped(Box<Report>),
-}
-
-/// What an engine's configuration says of the app namespace. The warden takes the tunnel's own from it, and
-/// nothing that its own configuration does not permit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// What the engine takes the tunnel device to be called.
-    pub device: IfName,
-    /// Our addresses inside the tunnel.
-    pub addresses: Vec<Ipv4Network>,
-    /// Bytes of the largest inner packet.
-    pub mtu: u16,
-    /// Resolvers reached through the tunnel.
-    pub dns: Vec<Ipv4Addr>,
-    /// Private destinations allowed through the tunnel.
-    pub private: Vec<Ipv4Network>,
-    /// LAN exceptions.
-    pub lan: Lan,
-    /// Ports accepted from the tunnel.
-    pub forward: Vec<u16>,
-}
-
-impl Offer {
-    /// What this configuration says.
-    pub fn of(config: &Config) -> Self {
-        Self {
-            device: config.tunnel.device.clone(),
-            addresses: config.tunnel.addresses.clone(),
-            mtu: config.tunnel.mtu,
-            dns: config.tunnel.dns.clone(),
-            private: config.tunnel.private.clone(),
-            lan: config.lan.clone(),
-            forward: config.forward.clone(),
-        }
-    }
 }
 
 /// Why the warden does not take an engine, or what it offers.

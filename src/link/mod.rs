@@ -4,9 +4,9 @@ mod listeners;
 mod message;
 mod socket;
 
+pub use crate::guard::Offer;
 pub use listeners::{Listeners, Visitor};
 pub use message::{
-    Accounting, Count, Decline, Facts, Health, Ipv6Fact, Offer, ResolverFact, ToEngine, ToWarden,
-    VERSION,
+    Accounting, Count, Decline, Facts, Health, Ipv6Fact, ResolverFact, ToEngine, ToWarden, VERSION,
 };
 pub use socket::{Link, LinkError};

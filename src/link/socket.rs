@@ -195,10 +195,10 @@ mod tests {
     fn both_directions_tell_that_the_other_half_is_gone() {
         run(async {
             let (one, other) = links();
-            one.send(&ToWarden::Unblock, &[]).await.unwrap();
+            one.send(&ToWarden::Stopped, &[]).await.unwrap();
             drop(other);
             assert!(one.receive::<ToWarden>().await.unwrap().is_none());
-            let sent = one.send(&ToWarden::Unblock, &[]).await;
+            let sent = one.send(&ToWarden::Stopped, &[]).await;
             assert!(matches!(sent, Err(LinkError::Closed)));
         });
     }
@@ -207,7 +207,7 @@ mod tests {
     fn the_last_word_of_one_who_did_not_listen_is_heard() {
         run(async {
             let (one, other) = links();
-            one.send(&ToWarden::Unblock, &[]).await.unwrap();
+            one.send(&ToWarden::Stopped, &[]).await.unwrap();
             other.send(&ToWarden::AskHealth, &[]).await.unwrap();
             drop(other);
             let (last, _) = one.receive::<ToWarden>().await.unwrap().unwrap();
@@ -221,11 +221,11 @@ mod tests {
         run(async {
             let (one, other) = links();
             one.send(&"what?", &[]).await.unwrap();
-            one.send(&ToWarden::Unblock, &[]).await.unwrap();
+            one.send(&ToWarden::Stopped, &[]).await.unwrap();
             let unknown = other.receive::<ToWarden>().await;
             assert!(matches!(unknown, Err(LinkError::Message(_))));
             let known = other.receive::<ToWarden>().await.unwrap().unwrap();
-            assert_eq!(known.0, ToWarden::Unblock);
+            assert_eq!(known.0, ToWarden::Stopped);
         });
     }
 }

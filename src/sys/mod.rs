@@ -26,3 +26,14 @@ pub mod sysctl;
 pub mod tun;
 pub mod veth;
 pub mod watch;
+
+/// An error with all its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -24,6 +24,11 @@ impl Notify {
         self.say("READY=1");
     }
 
+    /// We still do it: the service manager starts us anew when it does not hear that for as long as `WatchdogSec=` says.
+    pub fn alive(&self) {
+        self.say("WATCHDOG=1");
+    }
+
     fn say(&self, what: &str) {
         if let Some(socket) = &self.0 {
             // A service manager that does not listen gives up on us by itself.
@@ -34,6 +39,8 @@ impl Notify {
 
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
+    // Whoever says that it is alive must not wait for who hears it.
+    socket.set_nonblocking(true)?;
     match name.as_bytes() {
         [b'@', abstract_name @ ..] => {
             socket.connect_addr(&SocketAddr::from_abstract_name(abstract_name)?)?;

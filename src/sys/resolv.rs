@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// First line of a file we wrote.
@@ -33,6 +34,8 @@ fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
         "; Docker mounts it so with `read_only: true`: leave that out, or let Docker write the tunnel's resolver \
          there (`network_mode: bridge` with `dns: [ADDRESS]`)"
+    } else if error.kind() == io::ErrorKind::WouldBlock {
+        "; another program holds it by a lease (fcntl(2)), and it is tried again"
     } else {
         ""
     }
@@ -120,7 +123,7 @@ fn former(text: &str) -> Option<String> {
 /// Where the file cannot be read.
 pub fn read(path: &Path) -> Result<String, ResolvError> {
     let mut bytes = Vec::new();
-    let opened = File::open(path);
+    let opened = open(OpenOptions::new().read(true), path);
     match opened.and_then(|file| file.take(MOST).read_to_end(&mut bytes)) {
         Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -131,15 +134,25 @@ pub fn read(path: &Path) -> Result<String, ResolvError> {
     }
 }
 
+/// Opens a regular file and nothing else, without a wait: a lease is broken meanwhile (EWOULDBLOCK, fcntl(2)), and a FIFO
+/// in its place has no reader to wait for.
+fn open(how: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = how
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
+}
+
 /// One write of the whole text, then the cut: a reader in between sees the new resolvers first, and
 /// never an empty file.
 fn write(path: &Path, text: &str) -> Result<(), ResolvError> {
     let written = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let mut how = OpenOptions::new();
+        let mut file = open(how.write(true).create(true).truncate(false), path)?;
         file.write_all(text.as_bytes())?;
         file.set_len(text.len() as u64)
     };

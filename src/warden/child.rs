@@ -1,12 +1,14 @@
 //! The engine: a child process that is started again when it ends, or one that comes to the door.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
-use tokio::time::{self, Instant};
+use tokio::time;
 use tracing::{debug, error, info, warn};
 
+use super::outbox::Outbox;
 use crate::link::{Link, LinkError, ToEngine, ToWarden};
 use crate::sys::{fdpass, process};
 
@@ -16,8 +18,10 @@ const WELL: Duration = Duration::from_secs(5);
 /// An engine that takes no message for this long, with a full buffer before it, hangs.
 const HUNG: Duration = Duration::from_secs(1);
 
-/// A sealed engine with messages that it has not read for this long hangs: it gets one a second.
-const DEAF: Duration = Duration::from_secs(10);
+/// Ticks of the warden without a word of the engine, which says something each second: after so many the log says so,
+/// and after so many more it counts as hanging and is ended. Ticks, since a machine that slept has missed none.
+const QUIET: u32 = 3;
+const DEAF: u32 = 10;
 
 /// The longest pause before the next start. Joined programs wait for it, so it stays short.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -29,8 +33,8 @@ pub(super) struct Child {
     due: Option<Instant>,
     /// Engines in a row that ended before they were well.
     failures: u32,
-    /// Since when it has not read everything.
-    deaf_since: Option<Instant>,
+    /// Ticks since it said something.
+    quiet: u32,
 }
 
 /// Why there is no engine.
@@ -48,8 +52,12 @@ struct Running {
     /// Its process, if it is a child of ours.
     pid: Option<Pid>,
     link: Link,
+    /// What it is to be told.
+    outbox: Outbox,
     /// Whether it said who it is. Before that it is told nothing.
     attached: bool,
+    /// Whether it was ended, and is not gone yet.
+    ended: Cell<bool>,
 }
 
 impl Child {
@@ -67,18 +75,20 @@ impl Child {
             started: now,
             due: None,
             failures: 0,
-            deaf_since: None,
+            quiet: 0,
         }
     }
 
     /// Takes an engine that came to the door.
     pub(super) fn adopt(&mut self, link: Link, now: Instant) {
         self.started = now;
-        self.deaf_since = None;
+        self.quiet = 0;
         self.running = Some(Running {
             pid: None,
             link,
+            outbox: Outbox::default(),
             attached: false,
+            ended: Cell::new(false),
         });
     }
 
@@ -87,27 +97,31 @@ impl Child {
         self.running.is_some()
     }
 
-    /// Ends a sealed engine that has not read its messages for too long: another one may wait for its
-    /// place. To be asked when the last message is no fresh one.
-    pub(super) fn listen_for_life(&mut self, now: Instant) {
-        let Some(running) = self
-            .running
-            .as_ref()
-            .filter(|running| running.pid.is_none())
-        else {
+    /// A second has passed. An engine that has not said anything for too long is ended: programs wait for the next.
+    pub(super) fn tick(&mut self) {
+        if self.running.is_none() {
             return;
-        };
-        if running.link.unread() == 0 {
-            self.deaf_since = None;
-        } else if now - *self.deaf_since.get_or_insert(now) > DEAF {
+        }
+        self.quiet += 1;
+        if self.quiet == QUIET {
+            warn!(seconds = QUIET, "the engine is silent");
+        }
+        if self.quiet >= DEAF {
             warn!("the engine hangs; it is ended");
+            self.quiet = 0;
             self.kill();
         }
+    }
+
+    /// It said something.
+    pub(super) fn heard(&mut self) {
+        self.quiet = 0;
     }
 
     /// Starts an engine; when that fails, plans the next attempt.
     pub(super) fn start(&mut self, now: Instant) {
         self.started = now;
+        self.quiet = 0;
         self.due = None;
         match launch() {
             Ok(running) => {
@@ -141,7 +155,7 @@ impl Child {
     /// Ready when the next engine is to be started.
     pub(super) async fn due(&self) {
         match self.due {
-            Some(due) => time::sleep_until(due).await,
+            Some(due) => time::sleep_until(due.into()).await,
             None => std::future::pending().await,
         }
     }
@@ -161,27 +175,52 @@ impl Child {
         }
     }
 
-    /// Sends the first message, to an engine that said who it is.
-    pub(super) async fn welcome(&mut self, message: &ToEngine, fds: &[BorrowedFd<'_>]) {
+    /// Has the first message sent, to an engine that said who it is.
+    pub(super) fn welcome(&mut self, message: ToEngine, fds: &[BorrowedFd<'_>]) {
         if let Some(running) = &mut self.running {
             running.attached = true;
         }
-        self.send(message, fds).await;
+        self.send(message, fds);
     }
 
-    /// Sends a message, if there is an engine. One that hangs is ended: the warden has more to do than to
-    /// wait for it.
-    pub(super) async fn send(&self, message: &ToEngine, fds: &[BorrowedFd<'_>]) {
-        let Some(running) = self.running.as_ref().filter(|running| running.attached) else {
+    /// Has a message sent, if there is an engine. Never waits: [`Child::served`] does the sending.
+    pub(super) fn send(&mut self, message: ToEngine, fds: &[BorrowedFd<'_>]) {
+        let speaks = |running: &&mut Running| running.attached && !running.ended.get();
+        let Some(running) = self.running.as_mut().filter(speaks) else {
             return;
         };
-        match time::timeout(HUNG, running.link.send(message, fds)).await {
-            Ok(Ok(())) => {}
+        if let Err(error) = running.outbox.put(message, fds, Instant::now()) {
+            warn!(%error, "the engine hangs; it is ended");
+            self.kill();
+        }
+    }
+
+    /// Sends what waits to be sent, for as long as the engine takes it. Ready when it takes nothing more, and has been
+    /// ended for that.
+    pub(super) async fn served(&self) {
+        let live = self.running.as_ref().filter(|running| !running.ended.get());
+        let Some(running) = live else {
+            return std::future::pending().await;
+        };
+        let hung = async {
+            match running.outbox.since() {
+                Some(since) => time::sleep_until((since + HUNG).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
             // It will be found gone.
-            Ok(Err(error)) => debug!(%error, "the engine does not listen"),
-            Err(_) => {
-                warn!("the engine hangs; it is ended");
-                self.kill();
+            error = running.outbox.flush(&running.link) => {
+                debug!(%error, "the engine does not listen");
+                std::future::pending().await
+            }
+            () = hung => {
+                // The first message may have been sent, and others be new.
+                let still = running.outbox.since().is_some_and(|since| since.elapsed() >= HUNG);
+                if still {
+                    warn!("the engine hangs; it is ended");
+                    self.kill();
+                }
             }
         }
     }
@@ -201,6 +240,9 @@ impl Child {
 
     /// Ends the engine now.
     pub(super) fn kill(&self) {
+        if let Some(running) = &self.running {
+            running.ended.set(true);
+        }
         self.signal(Signal::KILL);
     }
 
@@ -238,7 +280,9 @@ fn launch() -> Result<Running, LaunchError> {
     Ok(Running {
         pid: Some(pid),
         link: Link::new(ours)?,
+        outbox: Outbox::default(),
         attached: false,
+        ended: Cell::new(false),
     })
 }
 

@@ -185,8 +185,7 @@ impl Door {
                 | ToWarden::Ask { .. }
                 | ToWarden::PathMtu { .. }
                 | ToWarden::Stopped
-                | ToWarden::Block(_)
-                | ToWarden::Unblock,
+                | ToWarden::Operator { .. },
                 _,
             ) => {
                 self.guest = None;
@@ -211,12 +210,10 @@ impl Door {
         guest.farewell = Some(ToEngine::Declined(why));
     }
 
-    /// Says why, and closes.
-    pub(super) async fn turn_away(&mut self, link: &Link, why: Decline) {
+    /// Says why, and closes. Nobody waits for it.
+    pub(super) fn turn_away(&mut self, link: Link, why: Decline) {
         self.complain(&why.to_string());
-        let declined = ToEngine::Declined(why);
-        // The first message to a new connection waits for nothing, unless somebody means us harm.
-        let _ = time::timeout(PATIENCE, link.send(&declined, &[])).await;
+        farewell(link, ToEngine::Declined(why));
     }
 
     fn complain(&mut self, why: &str) {
@@ -228,6 +225,14 @@ impl Door {
             self.complained = Some(now);
         }
     }
+}
+
+/// Says one last thing, beside everything else: somebody who means us harm may not listen.
+pub(super) fn farewell(link: Link, message: ToEngine) {
+    tokio::spawn(async move {
+        // Whoever asked may have hung up.
+        let _ = time::timeout(PATIENCE, link.send(&message, &[])).await;
+    });
 }
 
 impl Guest {

@@ -1,49 +1,59 @@
-//! The privileged half: owns TUN, firewall, addresses, `resolv.conf`. Parses nothing hostile.
+//! The privileged half: owns TUN, firewall, addresses, `resolv.conf`.
 //!
-//! By the time it runs, deny-all is in the kernel ([`sys::nft::arm`](crate::sys::nft::arm) is the
-//! process's first act). It widens that step by step, only as far as the configuration says, and
-//! removes nothing when it ends.
+//! It decides nothing: what happens becomes an [`Event`] of the [`Guard`], and what that returns is performed here. By
+//! the time it runs, deny-all is in the kernel ([`sys::nft::arm`](crate::sys::nft::arm) is the process's first act),
+//! and nothing is removed when it ends. Its loop waits for its own events and for nothing else: files are opened by
+//! threads, messages wait in an outbox.
 
-mod agree;
-mod alarm;
+mod account;
 mod child;
+mod counters;
 mod door;
-mod keep;
-mod ledger;
-mod mtu;
-mod namespace;
+mod facts;
+mod hands;
+mod hear;
+mod outbox;
+mod perform;
 mod portal;
-mod reload;
+mod reading;
+mod record;
 mod renames;
-mod sealed;
+mod resolver;
+mod rules;
 mod sensor;
-mod settle;
+mod start;
 mod stopped;
+mod tunnel;
+mod uplink;
 mod watcher;
 
+use std::fs;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task;
-use tokio::time::{self, Instant};
-use tracing::{debug, error, info, warn};
+use tokio::time;
+use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::gateway::BlockReason;
-use crate::link::{Decline, Link, Offer, ToEngine, ToWarden, VERSION};
+use crate::guard::{Event, Guard};
+use crate::link::{Health, Link, ToEngine};
 use crate::sys::fault;
 use crate::sys::nft::Armed;
+use crate::wireguard::uapi::path as uapi_path;
 use child::Child;
-use door::{Arrival, Door};
-use namespace::Namespace;
+use door::{Arrival, Door, farewell};
+use hands::Hands;
+use reading::Reading;
+use start::{Listening, Ready};
 use stopped::Stopped;
 use watcher::Changed;
 
-pub use alarm::{Inexact, inexact};
-pub use namespace::StartError;
-pub use settle::Unsettled;
+pub use account::{Inexact, inexact};
+pub use reading::Reader;
+pub use start::StartError;
 
 /// How often packet counters are read and sent to the engine.
 const TICK: Duration = Duration::from_secs(1);
@@ -56,17 +66,23 @@ const PROBE: Duration = Duration::from_secs(60);
 /// frames could use it.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// How long the engine may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the engine may take to end by itself: whoever stops the gateway waits for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long what the engine said of its health is true.
+const FRESH: Duration = Duration::from_secs(3);
+
+/// How long the removal of our own socket files may take at the end.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What the warden starts from.
 pub struct Start {
     /// The configuration.
     pub config: Config,
-    /// Reads the configuration again; each line of the error is one thing that is wrong with it.
-    pub reload: Box<dyn Fn() -> Result<Config, String>>,
-    /// What the first act of the process came to.
-    pub armed: Armed,
+    /// Reads the configuration again.
+    pub reload: Reader,
+    /// What the first act of the process came to; taken at the start.
+    pub armed: Option<Armed>,
     /// From the start of the process to the commit of deny-all.
     pub armed_in: Duration,
     /// `/etc/resolv.conf`.
@@ -75,6 +91,8 @@ pub struct Start {
     pub engines: Engines,
     /// Called when the namespace is as it shall be, and engines can come.
     pub ready: Box<dyn Fn()>,
+    /// Called once a second by the loop: it goes round.
+    pub alive: Box<dyn Fn()>,
 }
 
 /// Where engines come from.
@@ -86,263 +104,273 @@ pub enum Engines {
     Awaited,
 }
 
+/// The guard, its hands, and whom they speak to.
+struct Warden {
+    guard: Guard,
+    hands: Hands,
+    listening: Listening,
+    child: Child,
+    door: Door,
+    stopped: Stopped,
+    reading: Reading,
+    /// An engine at the door, while what it offers is decided on.
+    knock: Option<(Link, String)>,
+    /// What the engine said of its health, and when.
+    health: Option<(Health, Instant)>,
+    /// When the namespace is looked at again.
+    look_at: Option<Instant>,
+    /// Whether the tunnel device is gone for good.
+    lost: bool,
+    alive: Box<dyn Fn()>,
+}
+
 /// Runs the gateway until it is told to stop. On return everything is blocked and stays so.
 ///
 /// # Errors
 ///
 /// [`StartError`]: what the namespace lacks, from the start or since. Deny-all stays in force.
-pub async fn run(start: Start) -> Result<(), StartError> {
+pub async fn run(mut start: Start) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
-    let reload = start.reload;
-    let sealed = start.config.sealed.clone();
-    let mut namespace = Namespace::enter(
-        start.config,
-        start.armed,
-        start.armed_in,
-        start.resolv_conf,
-        start.engines,
-    )?;
-    let mut stopped = Stopped::listen(Instant::now());
-    let (mut door, mut child) = match start.engines {
-        Engines::Started => (Door::none(), Child::spawn(Instant::now())),
-        Engines::Awaited => (Door::open(&sealed)?, Child::none(Instant::now())),
+    let Some(armed) = start.armed.take() else {
+        return Err(StartError::Refused("deny-all is not in force".to_owned()));
     };
-    namespace.announce();
-    (start.ready)();
-    let mut tick = time::interval(TICK);
-    tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    let mut probe = time::interval(PROBE);
-    probe.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    let mut settle_at: Option<Instant> = None;
-    let mut fault = std::pin::pin!(fault::injected());
-    let outcome = loop {
-        tokio::select! {
-            () = &mut fault => {}
-            message = child.receive() => match message {
-                Some(ToWarden::Stopped) => {
-                    let report = Box::new(stopped.report(Instant::now()));
-                    child.send(&ToEngine::Stopped(report), &[]).await;
-                }
-                Some(message) => answer(&mut namespace, &mut child, message).await,
-                None => {
-                    warn!("the engine ended; inner packets are dropped until the next one is ready");
-                    namespace.withdraw();
-                    namespace.note_health(None);
-                    child.restart(Instant::now());
-                }
-            },
-            () = child.due() => child.start(Instant::now()),
-            arrival = door.arrival() => match arrival {
-                Arrival::Engine { link, release, offer } => {
-                    attach(&mut namespace, &mut child, &mut door, (link, release, offer)).await;
-                }
-                // Whoever asked may have hung up.
-                Arrival::Health(link) => {
-                    let _ = time::timeout(PATIENCE, link.send(&ToEngine::Health(namespace.health()), &[])).await;
-                }
-            },
-            // Without an engine connections wait.
-            (to, stream) = namespace.accepted(), if child.is_running() => {
-                child.send(&ToEngine::Accepted { to }, &[stream.as_fd()]).await;
-            }
-            _ = signals.child.recv() => child.reap(),
-            _ = signals.hangup.recv() => match reload() {
-                Ok(config) => match start.engines {
-                    Engines::Started => reconfigure(&mut namespace, &mut child, config).await,
-                    Engines::Awaited => reconfigure_sealed(&mut namespace, &child, config),
-                },
-                Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
-            },
-            _ = signals.terminate.recv() => break Ok(()),
-            _ = signals.interrupt.recv() => break Ok(()),
-            changed = namespace.changed() => {
-                let soon = match changed {
-                    // Packets may be leaving meanwhile.
-                    Changed::Firewall => Instant::now(),
-                    Changed::Network => Instant::now() + SETTLE,
-                };
-                settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
-            }
-            () = stopped.stirred() => stopped.read(Instant::now()),
-            () = namespace.stirred() => {
-                look_for_leaks(&mut namespace, &mut child).await;
-                // While frames keep coming this is always ready, and notifications are only heard of by
-                // who waits.
-                task::yield_now().await;
-            }
-            () = until(settle_at) => {
-                settle_at = None;
-                if namespace.look_again() {
-                    child.send(&ToEngine::UplinkChanged, &[]).await;
-                }
-                facts(&mut namespace, &mut child).await;
-                if namespace.tunnel_is_lost() {
-                    break Err(StartError::TunnelLost(namespace.config.tunnel.device.clone()));
-                }
-            }
-            _ = probe.tick() => {
-                namespace.probe();
-                look_for_leaks(&mut namespace, &mut child).await;
-            }
-            _ = tick.tick() => {
-                // Before it is told more, which it has had no time to read.
-                child.listen_for_life(Instant::now());
-                if namespace.tunnel_is_lost() {
-                    break Err(StartError::TunnelLost(namespace.config.tunnel.device.clone()));
-                }
-                namespace.keep_resolver();
-                if namespace.is_unsettled() {
-                    settle_at.get_or_insert_with(Instant::now);
-                }
-                facts(&mut namespace, &mut child).await;
-                look_for_leaks(&mut namespace, &mut child).await;
-            }
+    let Ready {
+        guard,
+        hands,
+        listening,
+    } = start::enter(&mut start, armed).await?;
+    let (door, child) = match start.engines {
+        Engines::Started => (Door::none(), Child::spawn(Instant::now())),
+        Engines::Awaited => {
+            let sealed = &guard.config().sealed;
+            let door = Door::open(sealed)?;
+            let (socket, user) = (sealed.socket.display(), sealed.engine_user);
+            info!(%socket, user, "sealed: no uplink; waiting for the engine");
+            (door, Child::none(Instant::now()))
         }
     };
+    let mut warden = Warden {
+        guard,
+        hands,
+        listening,
+        child,
+        door,
+        stopped: Stopped::listen(time::Instant::now()),
+        reading: Reading::new(start.reload),
+        knock: None,
+        health: None,
+        look_at: None,
+        lost: false,
+        alive: start.alive,
+    };
+    (start.ready)();
+    let outcome = warden.work(&mut signals).await;
     info!("stopping: everything but loopback is blocked and stays so");
-    namespace.block(BlockReason::Stopping);
-    child.stop(PATIENCE).await;
-    namespace.leave();
+    warden.happen(Event::Stopping);
+    warden.child.stop(PATIENCE).await;
+    warden.leave().await;
     outcome
 }
 
-async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden) {
-    match message {
-        ToWarden::Attach { version, release } if version == VERSION => {
-            info!(release, "engine attached");
-            let (welcome, fds) = namespace.welcome();
-            child.welcome(&welcome, &fds).await;
-        }
-        ToWarden::Attach { version, release } => {
-            error!(
-                version,
-                release, "an engine of another protocol version; this warden speaks {VERSION}"
-            );
-            child.kill();
-        }
-        ToWarden::Offer(offer) => match namespace.take_offer(*offer) {
-            Ok(()) => child.send(&ToEngine::Agreed, &[]).await,
-            Err(why) => {
-                warn!(why, "what the engine offers is not taken");
-                let declined = ToEngine::Declined(Decline::Offer(why));
-                child.send(&declined, &[]).await;
-            }
-        },
-        ToWarden::Connect { id, port, client } => {
-            match namespace.connect(port, client) {
-                Ok(stream) => {
-                    let connected = ToEngine::Connected { id };
-                    child.send(&connected, &[stream.as_fd()]).await;
+impl Warden {
+    /// The loop that guards. No arm waits for anything but its event.
+    async fn work(&mut self, signals: &mut Signals) -> Result<(), StartError> {
+        let mut tick = every(TICK);
+        let mut probe = every(PROBE);
+        let mut fault = std::pin::pin!(fault::injected());
+        loop {
+            let open = self.guard.is_sealed() && self.guard.blocked().is_none();
+            tokio::select! {
+                () = &mut fault => {}
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.hangup.recv() => self.read_again(),
+                _ = signals.child.recv() => self.child.reap(),
+                changed = self.hands.watcher.changed() => self.look_soon(changed),
+                () = until(self.look_at) => {
+                    self.look_at = None;
+                    self.look();
                 }
-                Err(why) => child.send(&ToEngine::NotConnected { id, why }, &[]).await,
+                () = self.hands.sensor.stirred() => {
+                    self.look_for_leaks();
+                    // While frames keep coming this is always ready, and notifications are only heard of by
+                    // who waits.
+                    task::yield_now().await;
+                }
+                message = self.child.receive() => match message {
+                    Some(message) => self.hear(message),
+                    None => self.lost_engine(),
+                },
+                () = self.child.served() => {}
+                () = self.child.due() => self.child.start(Instant::now()),
+                arrival = self.door.arrival() => self.arrived(arrival),
+                // Without an engine connections wait.
+                (to, stream) = self.hands.portal.accepted(), if open && self.child.is_running() => {
+                    self.child.send(ToEngine::Accepted { to }, &[stream.as_fd()]);
+                }
+                () = self.stopped.stirred() => self.stopped.read(time::Instant::now()),
+                outcome = self.hands.resolver.looked() => {
+                    let former = self.hands.resolver.take(outcome, &mut self.hands.record);
+                    self.happen(Event::Resolver(former));
+                }
+                read = self.reading.done() => self.reread(read),
+                _ = probe.tick() => {
+                    self.hands.probe();
+                    self.look_for_leaks();
+                }
+                _ = tick.tick() => self.tick(),
             }
-            return;
-        }
-        ToWarden::Health(health) => {
-            namespace.note_health(Some(health));
-            return;
-        }
-        // It asks at the door, where nobody is an engine yet.
-        ToWarden::AskHealth => child.kill(),
-        ToWarden::Ask { id, permit } => match namespace.permit(&permit) {
-            Ok((remote, socket)) => {
-                let granted = ToEngine::Granted { id, permit, remote };
-                let fds: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
-                child.send(&granted, &fds).await;
-            }
-            Err(why) => {
-                child
-                    .send(&ToEngine::Refused { id, permit, why }, &[])
-                    .await
-            }
-        },
-        ToWarden::PathMtu { remote, mtu } => namespace.path_is(remote, mtu),
-        ToWarden::Block(reason) => namespace.block(reason),
-        ToWarden::Unblock => namespace.unblock(),
-        // The main loop answers it.
-        ToWarden::Stopped => {}
-    }
-    facts(namespace, child).await;
-}
-
-async fn reconfigure(namespace: &mut Namespace, child: &mut Child, config: Config) {
-    match namespace.reconfigure(config) {
-        Ok(config) => {
-            info!("configuration reloaded");
-            child
-                .send(&ToEngine::Reconfigure(Box::new(config)), &[])
-                .await;
-            // It may name another uplink.
-            if namespace.look_again() {
-                child.send(&ToEngine::UplinkChanged, &[]).await;
+            if self.lost {
+                let device = self.guard.config().tunnel.device.clone();
+                return Err(StartError::TunnelLost(device));
             }
         }
-        Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
     }
-}
 
-/// An engine came to the door. It gets the namespace if there is no other, and if its configuration fits.
-async fn attach(
-    namespace: &mut Namespace,
-    child: &mut Child,
-    door: &mut Door,
-    (link, release, offer): (Link, String, Offer),
-) {
-    if child.is_running() {
-        return door.turn_away(&link, Decline::Busy).await;
+    fn look_soon(&mut self, changed: Changed) {
+        let soon = match changed {
+            // Packets may be leaving meanwhile.
+            Changed::Firewall => Instant::now(),
+            Changed::Network => Instant::now() + SETTLE,
+        };
+        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
     }
-    if let Err(why) = namespace.take_offer(offer) {
-        return door.turn_away(&link, Decline::Offer(why)).await;
-    }
-    info!(release, "engine attached");
-    child.adopt(link, Instant::now());
-    let (welcome, fds) = namespace.welcome();
-    child.welcome(&welcome, &fds).await;
-    facts(namespace, child).await;
-}
 
-fn reconfigure_sealed(namespace: &mut Namespace, child: &Child, config: Config) {
-    match namespace.take_own(config) {
-        Ok(true) => info!("configuration reloaded"),
-        Ok(false) => {
-            info!("configuration reloaded; the engine has to come again");
-            child.kill();
+    /// Looks at rules, devices, addresses and routes, and puts right what is not as it should be.
+    fn look(&mut self) {
+        // The rules first: packets may be leaving, and whoever can blind us could remove them then.
+        if let Some(event) = self.hands.verify() {
+            self.happen(event);
         }
-        Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
+        if !self.guard.is_armed() {
+            self.happen(Event::Look);
+        }
+        let wanted = self.guard.plan().tunnel;
+        self.hands.tunnel.keep(&wanted, &mut self.hands.record);
+        match self.hands.uplink.observe(self.guard.config()) {
+            Ok(uplink) => self.happen(Event::Observed(uplink)),
+            Err(error) => self.happen(Event::Unobserved(error.to_string())),
+        }
+        self.hands.keep(&self.guard);
+        if self.guard.is_sealed() {
+            self.hands.portal.follow(&self.guard.config().lan);
+        }
+        self.lost = self.hands.tunnel.is_lost();
+        self.tell_facts();
+    }
+
+    fn tick(&mut self) {
+        (self.alive)();
+        self.lost = self.hands.tunnel.is_lost();
+        let now = Instant::now();
+        self.child.tick();
+        self.hands.resolver.look(now);
+        if self.reading.hangs(now) {
+            error!(
+                "the configuration is not reloaded yet: another program keeps one of its files from being read"
+            );
+        }
+        if let Some(event) = self.hands.verify() {
+            self.happen(event);
+        }
+        self.happen(Event::Tick);
+        if self.hands.portal.is_wanting() {
+            self.hands.portal.follow(&self.guard.config().lan);
+        }
+        self.tell_facts();
+        self.look_for_leaks();
+    }
+
+    fn look_for_leaks(&mut self) {
+        let leaks = self.hands.seen();
+        if !leaks.is_empty() {
+            self.happen(Event::Leaked(leaks));
+            self.tell_facts();
+        }
+    }
+
+    fn lost_engine(&mut self) {
+        warn!("the engine ended; inner packets are dropped until the next one is ready");
+        self.health = None;
+        self.happen(Event::EngineGone);
+        self.child.restart(Instant::now());
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Engine {
+                link,
+                release,
+                offer,
+            } => self.knocked(link, release, offer),
+            Arrival::Health(link) => farewell(link, ToEngine::Health(self.health())),
+        }
+    }
+
+    fn read_again(&mut self) {
+        if let Err(why) = self.reading.begin(Instant::now()) {
+            error!("the configuration was not reloaded, the old one stays:\n{why}");
+        }
+    }
+
+    fn reread(&mut self, read: Result<Config, String>) {
+        match read {
+            Ok(config) => {
+                self.happen(Event::Reloaded(Box::new(config)));
+                // It may name another uplink.
+                self.look();
+            }
+            Err(why) => error!("the configuration was not reloaded, the old one stays:\n{why}"),
+        }
+        if self.reading.is_wanted_again() {
+            self.read_again();
+        }
+    }
+
+    /// What a health check beside the warden is told.
+    fn health(&self) -> Health {
+        let not = |line: String| Health { ready: false, line };
+        let armed = self.guard.is_armed();
+        match (self.guard.blocked(), &self.health) {
+            (Some(reason), _) => not(format!("blocked: {reason}")),
+            (None, _) if !armed => not("the kernel has not confirmed the rules".to_owned()),
+            (None, Some((_, at))) if at.elapsed() > FRESH => not(format!(
+                "not confirmed: the engine has been silent for {} s",
+                at.elapsed().as_secs()
+            )),
+            (None, Some((health, _))) => health.clone(),
+            (None, None) => not("waiting for the engine".to_owned()),
+        }
+    }
+
+    /// Leaves the namespace as it is, blocked, but for the sockets that nobody will answer on.
+    async fn leave(self) {
+        let config = self.guard.config();
+        let paths = if self.guard.is_sealed() {
+            vec![config.sealed.socket.clone()]
+        } else {
+            vec![config.control.clone(), uapi_path(&config.tunnel.device)]
+        };
+        let removed = task::spawn_blocking(move || {
+            for path in paths {
+                // One that is gone already is as good.
+                let _ = fs::remove_file(path);
+            }
+        });
+        // A folder that does not answer ends with the process.
+        let _ = time::timeout(FAREWELL, removed).await;
     }
 }
 
-async fn look_for_leaks(namespace: &mut Namespace, child: &mut Child) {
-    let known = matches!(namespace.blocked(), Some(BlockReason::Leak(_)));
-    if let Some(leak) = namespace.leaked(Instant::now())
-        && !known
-    {
-        // Which frame it was is in the status; its destination is the user's affair. Said once a block:
-        // whoever can leak could fill the log, and keep us waiting for an engine that has to hear of each.
-        error!("LEAK: a frame left that the policy does not permit; everything is blocked");
-        debug!(leak, "leak");
-        facts(namespace, child).await;
-        child
-            .send(&ToEngine::Blocked(BlockReason::Leak(leak)), &[])
-            .await;
-    }
-}
-
-async fn facts(namespace: &mut Namespace, child: &mut Child) {
-    let facts = namespace.facts();
-    child.send(&ToEngine::Facts(Box::new(facts)), &[]).await;
-    if let Some(evidence) = namespace.untold() {
-        child.send(&ToEngine::Evidence(evidence), &[]).await;
-    }
-    // The kernel would not take a ruleset meanwhile.
-    if let Some(reason) = namespace.news() {
-        child.send(&ToEngine::Blocked(reason), &[]).await;
-    }
+fn every(period: Duration) -> time::Interval {
+    let mut interval = time::interval(period);
+    interval.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    interval
 }
 
 async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => time::sleep_until(at).await,
+        Some(at) => time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

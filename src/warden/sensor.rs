@@ -6,11 +6,11 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use std::time::Instant;
 use tokio::io::unix::AsyncFd;
-use tokio::time::Instant;
 use tracing::warn;
 
-use super::alarm::Leak;
+use super::record::Seen;
 use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::leak::frame::Frame;
 use crate::leak::{filter, permitted};
@@ -96,7 +96,7 @@ impl Sensor {
     }
 
     /// The frames since the last call that no policy permitted. `unix` is the wall clock, milliseconds.
-    pub(super) fn leaks(&mut self, now: Instant, unix: u64) -> Vec<Leak> {
+    pub(super) fn leaks(&mut self, now: Instant, unix: u64) -> Vec<Seen> {
         let mut leaks = Vec::new();
         let mut gone = Vec::new();
         for (device, tap) in &self.taps {
@@ -126,7 +126,7 @@ impl Sensor {
         most: usize,
         now: Instant,
         unix: u64,
-        leaks: &mut Vec<Leak>,
+        leaks: &mut Vec<Seen>,
     ) -> io::Result<()> {
         let mut buffer = [0; 512];
         let mut outcome = Ok(());
@@ -145,7 +145,7 @@ impl Sensor {
             if !fine {
                 let what = format!("{frame} by {device}");
                 let evidence = Evidence::new(unix, Kind::Frame, frame.kind(), &what);
-                leaks.push(Leak {
+                leaks.push(Seen {
                     device: device.clone(),
                     evidence: evidence.with_frame(bytes),
                 });

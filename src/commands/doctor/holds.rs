@@ -39,6 +39,13 @@ pub(super) fn said_of_rules(facts: &Facts) -> Finding {
 
 fn rules(facts: &Facts) -> Finding {
     const CHECK: &str = "kill switch";
+    if let Some(age) = facts
+        .said()
+        .and_then(|it| it.kill_switch.unconfirmed_seconds)
+    {
+        let why = format!("the warden, which guards the rules, has been silent for {age:.0} s");
+        return Finding::fails(CHECK, why).change("start the gateway again, and look at its log");
+    }
     match &facts.rules {
         Rules::There(_) => Finding::holds(CHECK, "the rules are in the kernel"),
         Rules::Absent => Finding::fails(CHECK, "there are no rules: nothing is held back")

@@ -50,11 +50,12 @@ pub(super) fn render(status: &Status, style: Style) -> String {
 fn is_amiss(status: &Status) -> bool {
     let rules = &status.kill_switch;
     let watch = status.topology == Topology::Shared && !status.leaks.watched;
-    rules.armed
-        && (!rules.raw_frames
-            || watch
-            || status.leaks.not_accounted.is_some()
-            || status.dns.problem.is_some())
+    rules.unconfirmed_seconds.is_some()
+        || rules.armed
+            && (!rules.raw_frames
+                || watch
+                || status.leaks.not_accounted.is_some()
+                || status.dns.problem.is_some())
 }
 
 /// What is shown in the place of a page when nothing answers.
@@ -126,7 +127,13 @@ fn kill_switch(page: &mut Page, kill: &KillSwitch, state: State) {
         (false, _) if state == State::Arming => {
             page.row("kill switch", "not confirmed yet", Tone::Wait);
         }
-        (false, _) => page.row("kill switch", "NOT CONFIRMED", Tone::Bad),
+        (false, _) => {
+            let text = match kill.unconfirmed_seconds {
+                Some(age) => format!("NOT CONFIRMED: the warden has been silent for {age:.0} s"),
+                None => "NOT CONFIRMED".to_owned(),
+            };
+            page.row("kill switch", &text, Tone::Bad);
+        }
     }
     let total = match kill.blocked_packets {
         0 => "nothing yet".to_owned(),

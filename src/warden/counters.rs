@@ -6,14 +6,14 @@ use crate::link::Count;
 
 /// Counts since start, by what they are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ledger<K> {
+pub(super) struct Counters<K> {
     /// Counts of rules that were replaced.
     past: BTreeMap<K, Count>,
     /// Counts of the rules in force, as last read.
     present: BTreeMap<K, Count>,
 }
 
-impl<K: Ord> Default for Ledger<K> {
+impl<K: Ord> Default for Counters<K> {
     fn default() -> Self {
         Self {
             past: BTreeMap::new(),
@@ -22,7 +22,7 @@ impl<K: Ord> Default for Ledger<K> {
     }
 }
 
-impl<K: Ord + Clone> Ledger<K> {
+impl<K: Ord + Clone> Counters<K> {
     /// Notes what the rules in force count now.
     pub(super) fn read(&mut self, counts: BTreeMap<K, Count>) {
         self.present = counts;
@@ -68,13 +68,13 @@ mod tests {
 
     #[test]
     fn a_count_never_falls_when_rules_are_replaced() {
-        let mut ledger = Ledger::default();
-        ledger.read(counts(3));
-        ledger.read(counts(5));
-        assert_eq!(ledger.total(), counts(5));
-        ledger.turn();
-        assert_eq!(ledger.total(), counts(5));
-        ledger.read(counts(2));
-        assert_eq!(ledger.total(), counts(7));
+        let mut counters = Counters::default();
+        counters.read(counts(3));
+        counters.read(counts(5));
+        assert_eq!(counters.total(), counts(5));
+        counters.turn();
+        assert_eq!(counters.total(), counts(5));
+        counters.read(counts(2));
+        assert_eq!(counters.total(), counts(7));
     }
 }

@@ -6,12 +6,47 @@
 use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Inbound, Outbound};
-use crate::link::Offer;
-use crate::net::mtu;
+use crate::config::{Config, Inbound, Lan, Outbound};
 use crate::net::networks::{LOOPBACK, METADATA, MULTICAST};
+use crate::net::{IfName, mtu};
 use crate::policy::Policy;
+
+/// What an engine's configuration says of the app namespace. The warden takes the tunnel's own from it, and
+/// nothing that its own configuration does not permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// What the engine takes the tunnel device to be called.
+    pub device: IfName,
+    /// Our addresses inside the tunnel.
+    pub addresses: Vec<Ipv4Network>,
+    /// Bytes of the largest inner packet.
+    pub mtu: u16,
+    /// Resolvers reached through the tunnel.
+    pub dns: Vec<Ipv4Addr>,
+    /// Private destinations allowed through the tunnel.
+    pub private: Vec<Ipv4Network>,
+    /// LAN exceptions.
+    pub lan: Lan,
+    /// Ports accepted from the tunnel.
+    pub forward: Vec<u16>,
+}
+
+impl Offer {
+    /// What this configuration says.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            device: config.tunnel.device.clone(),
+            addresses: config.tunnel.addresses.clone(),
+            mtu: config.tunnel.mtu,
+            dns: config.tunnel.dns.clone(),
+            private: config.tunnel.private.clone(),
+            lan: config.lan.clone(),
+            forward: config.forward.clone(),
+        }
+    }
+}
 
 /// The configuration that both agree on.
 ///
