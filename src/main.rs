@@ -8,7 +8,7 @@ use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
     blocked, capture, check, cleanup, connect, demo, disconnect, doctor, engine, exec, explain,
-    healthcheck, leaks, leaktest, load, plan, preview, rejoin, run, status, warden,
+    healthcheck, leaks, leaktest, load, log, plan, preview, rejoin, run, status, warden,
 };
 
 fn main() -> Code {
@@ -21,7 +21,9 @@ fn main() -> Code {
         }
         error.exit()
     });
-    match dispatch(cli, begun) {
+    let outcome = dispatch(cli, begun);
+    log::finish();
+    match outcome {
         Ok(code) => code,
         Err(Failure { code, error }) => {
             eprintln!("vpngw: {error:#}");

@@ -21,6 +21,7 @@ pub mod explain;
 pub mod healthcheck;
 pub mod leaks;
 pub mod leaktest;
+mod lines;
 pub mod load;
 pub mod log;
 pub mod plan;
