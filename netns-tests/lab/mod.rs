@@ -28,6 +28,7 @@ pub mod flood;
 pub mod forge;
 pub mod gateway;
 pub mod inside;
+pub mod lease;
 pub mod machine;
 pub mod ns;
 #[allow(dead_code, reason = "the probe program uses the rest")]
