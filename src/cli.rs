@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
 use crate::commands::exec::Wanted;
 use crate::commands::run::Place;
 use crate::commands::status::Output;
-use crate::commands::{blocked, capture, rejoin};
+use crate::commands::{blocked, capture, check, rejoin};
 use crate::config::{SEALED_SOCKET, SOCKET};
 
 /// A VPN gateway that fails closed
@@ -125,7 +125,7 @@ pub enum Command {
     /// Exit 0 if the tunnel is usable, 1 if not
     Healthcheck(Healthcheck),
     /// Check the configuration and print where each value came from
-    Check,
+    Check(Check),
     /// Print every change that `run` would make to the kernel; change nothing
     Plan,
     /// Say whether a packet would pass, and by which rule
@@ -351,6 +351,25 @@ impl Rejoin {
         rejoin::Wanted {
             gateway: self.gateway,
             docker: self.docker_socket,
+        }
+    }
+}
+
+/// What the configuration is checked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Check {
+    /// For `vpngw engine`, the half of the sealed topology that has the tunnel
+    #[arg(long)]
+    sealed: bool,
+}
+
+impl Check {
+    /// What the flags ask for.
+    pub fn wanted(self) -> check::For {
+        if self.sealed {
+            check::For::Engine
+        } else {
+            check::For::Run
         }
     }
 }

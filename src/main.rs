@@ -8,7 +8,7 @@ use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
     blocked, capture, check, cleanup, connect, demo, disconnect, doctor, engine, exec, explain,
-    healthcheck, leaks, leaktest, load, plan, preview, rejoin, run, status, warden,
+    healthcheck, leaks, leaktest, plan, preview, rejoin, run, status, warden,
 };
 
 fn main() -> Code {
@@ -54,7 +54,10 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Healthcheck(flags) => healthcheck::run(shared.socket(), flags.warden()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),
-        Command::Check => Ok(check::run(load::load(config), &mut out)?),
+        Command::Check(flags) => {
+            let loaded = check::load(config, flags.wanted());
+            Ok(check::run(loaded, &mut out)?)
+        }
         Command::Plan => plan::run(&preview::preview(config)?, &mut out),
         Command::Explain { target } => {
             let preview = preview::preview(config)?;

@@ -78,6 +78,7 @@ fn every_command_parses() {
         "capture -w a.pcap",
         "capture --minutes 0.5 --megabytes 8 --whole --force --write a.pcap",
         "check",
+        "check --sealed",
         "plan",
         "explain 1.1.1.1:53/udp",
         "connect",

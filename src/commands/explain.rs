@@ -201,7 +201,7 @@ fn why(reason: Reason, accept: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Outbound;
+    use crate::config::example;
     use crate::policy::{TunnelPolicy, UplinkPolicy};
 
     fn policy() -> Policy {
@@ -212,10 +212,7 @@ mod tests {
                 endpoint: None,
                 resolver: None,
                 inbound: Vec::new(),
-                outbound: vec![Outbound {
-                    to: "192.168.1.20".parse().unwrap(),
-                    port: "tcp/445".parse().unwrap(),
-                }],
+                outbound: vec![example::outbound("192.168.1.20", "tcp/445")],
             }),
             tunnel: Some(TunnelPolicy {
                 device: "tun0".parse().unwrap(),

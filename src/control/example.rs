@@ -3,7 +3,7 @@
 use super::api::{
     Dns, Ipv6, KillSwitch, Lan, Leaks, Line, Report, State, Status, Topology, Tunnel,
 };
-use crate::config::{Inbound, Offload, Outbound, PublicKey};
+use crate::config::{Offload, PublicKey, example};
 use crate::gateway::BlockReason;
 use crate::leak::evidence::{Evidence, Found, Sensor};
 
@@ -53,14 +53,8 @@ pub(crate) fn connected() -> Status {
             found: Vec::new(),
         },
         lan: Lan {
-            inbound: vec![Inbound {
-                from: "192.168.1.0/24".parse().unwrap(),
-                to: "tcp/8080".parse().unwrap(),
-            }],
-            outbound: vec![Outbound {
-                to: "192.168.1.20".parse().unwrap(),
-                port: "tcp/445".parse().unwrap(),
-            }],
+            inbound: vec![example::inbound("192.168.1.0/24", "tcp/8080")],
+            outbound: vec![example::outbound("192.168.1.20", "tcp/445")],
         },
         ipv6: Ipv6::Off,
         dns: Dns {

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Lan;
 use crate::link::{Listeners, Visitor};
-use crate::net::Transport;
+use crate::net::{Port, Transport};
 
 /// Connections at a time. Each has two descriptors, of which a process has 1024 unless told otherwise.
 const MOST: usize = 400;
@@ -58,7 +58,7 @@ pub(super) struct Wanted {
 impl Portal {
     /// Listens on the published ports and no other. What is missing is tried again with the next call.
     pub(super) fn follow(&mut self, lan: &Lan) {
-        let mut ports: Vec<_> = lan.inbound.iter().map(|rule| rule.to.number).collect();
+        let mut ports: Vec<_> = lan.inbound.iter().map(|rule| rule.to().number).collect();
         ports.sort_unstable();
         ports.dedup();
         if self.named != ports {
@@ -96,12 +96,7 @@ impl Portal {
     pub(super) fn admit(&mut self, visitor: Visitor, lan: &Lan) -> Option<Wanted> {
         self.bury();
         let (port, client) = (visitor.at.port(), visitor.from);
-        let mut rules = lan.inbound.iter();
-        let permitted = rules.any(|rule| {
-            let same = rule.to.transport == Transport::Tcp && rule.to.number == port;
-            same && rule.from.contains(client)
-        });
-        if !permitted {
+        if !lan.admits(client, tcp(port)) {
             debug!(%client, port, "no [lan] inbound holds that client");
             reset(&visitor.stream);
             return None;
@@ -148,11 +143,7 @@ impl Portal {
         let Some(Ok(inside)) = inside.map(stream) else {
             return;
         };
-        let mut rules = lan.outbound.iter();
-        let permitted = rules.any(|rule| {
-            let tcp = rule.port.transport == Transport::Tcp;
-            tcp && rule.to == *to.ip() && rule.port.number == to.port()
-        });
+        let permitted = lan.reaches(*to.ip(), tcp(to.port()));
         if !permitted || self.connections.len() >= MOST {
             debug!(%to, permitted, "a connection to the LAN is not passed on");
             return reset(&inside);
@@ -182,6 +173,12 @@ impl Portal {
     fn bury(&mut self) {
         while self.connections.try_join_next().is_some() {}
     }
+}
+
+/// Only connections are handed over.
+fn tcp(number: u16) -> Port {
+    let transport = Transport::Tcp;
+    Port { transport, number }
 }
 
 /// Passes bytes on in both directions until both have ended: as fast as the slower side takes them, and an

@@ -7,11 +7,10 @@ use ipnetwork::Ipv4Network;
 
 use super::frames::{arp, egress};
 use super::{Chain, End, Family, Hook, Kernel, LOG_OUTPUT, Match, PROTOCOLS, Rule, Ruleset, Table};
-use crate::net::networks::{METADATA, MULTICAST, NOT_GLOBAL, masked};
+use crate::net::networks::{DOCKER_RESOLVER, METADATA, MULTICAST, NOT_GLOBAL};
+use crate::net::ports::{DNS_PORTS, MAPPING_PORTS};
 use crate::net::{IfName, Transport};
-use crate::policy::verdict::{
-    DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS, impossible_sources, permitted,
-};
+use crate::policy::verdict::{impossible_sources, permitted};
 use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
 pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
@@ -233,13 +232,13 @@ fn lan_input(uplink: &UplinkPolicy) -> Vec<Rule> {
     let device = || Match::In(uplink.device.clone());
     let to_us = || Match::Destination(host(uplink.address));
     let inbound = uplink.inbound.iter().map(|rule| {
-        let from = Match::Source(masked(rule.from));
-        let port = Match::DestinationPort(rule.to.transport, rule.to.number);
+        let from = Match::Source(rule.from());
+        let port = Match::DestinationPort(rule.to().transport, rule.to().number);
         accept(Reason::LanInbound, [device(), from, to_us(), port])
     });
     let replies = uplink.outbound.iter().map(|rule| {
-        let from = Match::Source(host(rule.to));
-        let port = Match::SourcePort(rule.port.transport, rule.port.number);
+        let from = Match::Source(host(rule.to()));
+        let port = Match::SourcePort(rule.port().transport, rule.port().number);
         let (established, reply) = (Match::Established, Match::Reply);
         accept(
             Reason::LanOutbound,
@@ -396,11 +395,11 @@ pub(super) fn lan_replies(uplink: &UplinkPolicy) -> Vec<(Rule, u16)> {
     let replies = uplink.inbound.iter().map(|rule| {
         let device = Match::Out(uplink.device.clone());
         let from = Match::Source(host(uplink.address));
-        let to = Match::Destination(masked(rule.from));
-        let port = Match::SourcePort(rule.to.transport, rule.to.number);
+        let to = Match::Destination(rule.from());
+        let port = Match::SourcePort(rule.to().transport, rule.to().number);
         (
             accept(Reason::LanInbound, [device, from, to, port]),
-            rule.to.number,
+            rule.to().number,
         )
     });
     replies.collect()
@@ -417,8 +416,8 @@ pub(super) fn lan_output(uplink: &UplinkPolicy) -> Vec<Rule> {
     let rules = uplink.outbound.iter().map(|rule| {
         let device = Match::Out(uplink.device.clone());
         let from = Match::Source(host(uplink.address));
-        let to = Match::Destination(host(rule.to));
-        let port = Match::DestinationPort(rule.port.transport, rule.port.number);
+        let to = Match::Destination(host(rule.to()));
+        let port = Match::DestinationPort(rule.port().transport, rule.port().number);
         accept(Reason::LanOutbound, [device, from, to, port])
     });
     rules.collect()

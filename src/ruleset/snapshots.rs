@@ -1,7 +1,7 @@
 //! The text of the rulesets that matter, for readers.
 
 use super::{Kernel, LOG_CAPTURE, Ruleset};
-use crate::config::{Inbound, Outbound};
+use crate::config::example;
 use crate::net::{Fwmark, IfName};
 use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
@@ -222,14 +222,12 @@ fn lan_exceptions_and_a_resolver_add_these_lines() {
     let before = Ruleset::of(&connected(), &devices(), Kernel::FULL);
     let mut policy = connected();
     if let Some(uplink) = &mut policy.uplink {
-        uplink.inbound.push(Inbound {
-            from: "192.168.1.0/24".parse().unwrap(),
-            to: "tcp/8080".parse().unwrap(),
-        });
-        uplink.outbound.push(Outbound {
-            to: "192.168.1.20".parse().unwrap(),
-            port: "tcp/445".parse().unwrap(),
-        });
+        uplink
+            .inbound
+            .push(example::inbound("192.168.1.0/24", "tcp/8080"));
+        uplink
+            .outbound
+            .push(example::outbound("192.168.1.20", "tcp/445"));
         uplink.resolver = Some(Hole {
             mark: Fwmark(0x1234),
             source_port: 40001,

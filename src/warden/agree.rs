@@ -3,14 +3,12 @@
 //! The tunnel's addresses, MTU and resolvers are the engine's to say: whatever enters the tunnel device goes to
 //! the engine anyway. What joined programs can be reached by, and reach, past the tunnel is not.
 
-use std::net::Ipv4Addr;
-
 use ipnetwork::Ipv4Network;
 
 use crate::config::{Config, Inbound, Outbound};
 use crate::link::Offer;
 use crate::net::mtu;
-use crate::net::networks::{LOOPBACK, METADATA, MULTICAST};
+use crate::net::networks::host;
 use crate::policy::Policy;
 
 /// The configuration that both agree on.
@@ -31,14 +29,14 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
         return Err("the engine's tunnel has no address".to_owned());
     }
     for network in &offer.addresses {
-        if !is_host(network.ip()) {
-            return Err(format!(
-                "the tunnel's address {network} is not that of a host"
-            ));
+        if let Err(why) = host(network.ip()) {
+            return Err(format!("the tunnel's address {network} {why}"));
         }
     }
-    if let Some(resolver) = offer.dns.iter().find(|ip| !is_host(**ip)) {
-        return Err(format!("the tunnel's resolver {resolver} is not a host"));
+    for resolver in &offer.dns {
+        if let Err(why) = host(*resolver) {
+            return Err(format!("the tunnel's resolver {resolver} {why}"));
+        }
     }
     if offer.mtu < mtu::LEAST {
         return Err(format!(
@@ -48,12 +46,12 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
         ));
     }
     if let Some(rule) = offer.lan.inbound.iter().find(|rule| !inbound(own, rule)) {
-        let (from, to) = (rule.from, rule.to);
+        let (from, to) = (rule.from(), rule.to());
         let what = format!("[lan] inbound lets {from} reach {to}");
         return Err(missing(&what, "VPNGW_LAN_INBOUND"));
     }
     if let Some(rule) = offer.lan.outbound.iter().find(|rule| !outbound(own, rule)) {
-        let what = format!("[lan] outbound names {} {}", rule.to, rule.port);
+        let what = format!("[lan] outbound names {} {}", rule.to(), rule.port());
         return Err(missing(&what, "VPNGW_LAN_OUTBOUND"));
     }
     if let Some(port) = offer
@@ -97,8 +95,7 @@ fn with(own: &Config, offer: &Offer) -> Config {
 }
 
 fn inbound(own: &Config, rule: &Inbound) -> bool {
-    let holds = |known: &Inbound| known.to == rule.to && rule.from.is_subnet_of(known.from);
-    own.lan.inbound.iter().any(holds)
+    own.lan.inbound.iter().any(|known| known.covers(rule))
 }
 
 fn outbound(own: &Config, rule: &Outbound) -> bool {
@@ -115,11 +112,6 @@ fn missing(what: &str, variable: &str) -> String {
         "the engine's {what}, and the warden's configuration does not: give both services the same \
          ({variable}, or the same vpngw.toml)"
     )
-}
-
-fn is_host(ip: Ipv4Addr) -> bool {
-    let special = LOOPBACK.contains(ip) || MULTICAST.contains(ip) || ip.octets()[0] == 0;
-    !special && !METADATA.iter().any(|net| net.contains(ip))
 }
 
 #[cfg(test)]
@@ -158,14 +150,15 @@ mod tests {
 
     #[test]
     fn a_sealed_engine_gets_no_more_than_the_wardens_configuration_holds() {
-        let wider = refused(|o| o.lan.inbound[0].from = "192.168.0.0/16".parse().unwrap());
+        let wider = refused(|o| o.lan.inbound[0] = example::inbound("192.168.0.0/16", "tcp/8080"));
         assert!(wider.contains("VPNGW_LAN_INBOUND"), "{wider}");
-        refused(|o| o.lan.inbound[0].to = "tcp/8081".parse().unwrap());
-        refused(|o| o.lan.outbound[0].to = [172, 30, 0, 21].into());
-        refused(|o| o.lan.outbound[0].port = "tcp/139".parse().unwrap());
+        refused(|o| o.lan.inbound[0] = example::inbound("192.168.1.0/24", "tcp/8081"));
+        refused(|o| o.lan.outbound[0] = example::outbound("172.30.0.21", "tcp/445"));
+        refused(|o| o.lan.outbound[0] = example::outbound("172.30.0.20", "tcp/139"));
         refused(|o| o.forward = vec![6882]);
         refused(|o| o.private = vec!["10.0.0.0/8".parse().unwrap()]);
-        let narrower = |o: &mut Offer| o.lan.inbound[0].from = "192.168.1.7/32".parse().unwrap();
+        let narrower =
+            |o: &mut Offer| o.lan.inbound[0] = example::inbound("192.168.1.7/32", "tcp/8080");
         let mut offer = offer();
         narrower(&mut offer);
         assert!(agree(&own(), &offer).is_ok());
@@ -192,7 +185,7 @@ mod tests {
     #[test]
     fn only_connections_are_handed_over() {
         let mut own = own();
-        own.lan.inbound[0].to = "udp/27015".parse().unwrap();
+        own.lan.inbound[0] = example::inbound("192.168.1.0/24", "udp/27015");
         let mut offer = offer();
         offer.lan = own.lan.clone();
         assert!(agree(&own, &offer).unwrap_err().contains("UDP"));

@@ -199,8 +199,8 @@ impl Namespace {
     /// what a device cuts itself.
     fn may_be_cut(&self) -> Option<String> {
         let lan = &self.config.lan;
-        let inbound = lan.inbound.iter().map(|it| it.to.transport);
-        let outbound = lan.outbound.iter().map(|it| it.port.transport);
+        let inbound = lan.inbound.iter().map(|it| it.to().transport);
+        let outbound = lan.outbound.iter().map(|it| it.port().transport);
         inbound
             .chain(outbound)
             .any(|transport| transport == Transport::Udp)

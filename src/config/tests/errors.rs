@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::net::networks::METADATA;
 
 /// Each configuration with the start of the one error it leads to.
 fn assert_each(cases: &[(&str, &str)]) {
@@ -138,6 +139,7 @@ fn a_lan_exception_stays_on_the_lan() {
         ("255.255.255.255", "broadcast"),
         ("169.254.169.254", "metadata address"),
         ("100.100.100.200/32", "metadata address"),
+        ("169.254.170.2", "metadata address"),
         ("fd00::/8", "IPv6"),
         (
             "10.64.0.0/24",
@@ -405,8 +407,8 @@ proptest! {
         let local = |a: &Ipv4Addr| a.is_private() || a.is_link_local() || carrier(a);
         let inside = [[10, 64, 0, 1], [10, 64, 0, 2]].map(Ipv4Addr::from);
         let apart = inside.iter().all(|own| !network.contains(*own));
-        let metadata = [[169, 254, 169, 254], [100, 100, 100, 200]].map(Ipv4Addr::from);
-        let right = ends.iter().all(local) && apart && !(prefix == 32 && metadata.contains(&ends[0]));
+        let metadata = METADATA.iter().any(|net| *net == network);
+        let right = ends.iter().all(local) && apart && !metadata;
         prop_assert_eq!(accepted, right, "{}", network);
     }
 }
