@@ -38,6 +38,7 @@ mod matrix;
 mod mtu;
 mod raw;
 mod reconnect;
+mod refused;
 mod rekey;
 mod reload;
 mod sealed;

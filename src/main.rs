@@ -59,10 +59,8 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
             Ok(check::run(loaded, &mut out)?)
         }
         Command::Plan => plan::run(&preview::preview(config)?, &mut out),
-        Command::Explain { target } => {
-            let preview = preview::preview(config)?;
-            explain::run(&preview.policy, &target, &mut out).map_err(Failure::usage)?;
-            Ok(Code::Ok)
+        Command::Explain(flags) => {
+            explain::run(config, shared.socket(), &flags.question(), &mut out)
         }
         Command::Cleanup => cleanup::run(shared.socket()),
         Command::Exec(flags) => exec::run(shared.socket(), &flags.wanted()),

@@ -81,6 +81,7 @@ fn every_command_parses() {
         "check --sealed",
         "plan",
         "explain 1.1.1.1:53/udp",
+        "explain --from 172.30.0.50 tcp/8080",
         "connect",
         "disconnect",
         "cleanup",

@@ -133,15 +133,15 @@ fn resolvers(tunnel: &WgQuick, notes: &mut Notes) {
 /// that belongs to the tunnel.
 fn outside(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
     let taken = Taken::of(layer, tunnel);
-    let endpoints = tunnel
+    let mut named = false;
+    for endpoint in tunnel
         .peers
         .iter()
-        .filter_map(|peer| peer.endpoint.as_ref());
-    let mut named = false;
-    for endpoint in endpoints {
+        .filter_map(|peer| peer.endpoint.as_ref())
+    {
         match endpoint.value.host {
             Host::Address(address) => {
-                let right = "write the address that the server has on the Internet or the LAN, or take it out of the tunnel's";
+                let right = "write the address that the server has outside the tunnel";
                 inside(&taken, address, &endpoint.place, right, notes);
             }
             Host::Name(_) => named = true,
@@ -149,8 +149,7 @@ fn outside(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
     }
     // Without a name to look up it is never asked.
     if let Some(resolver) = layer.resolver.as_ref().filter(|_| named) {
-        let right =
-            "name a resolver that the uplink reaches and the tunnel does not, such as the router's";
+        let right = "name a resolver outside the tunnel, such as the router";
         inside(&taken, resolver.value, &resolver.place, right, notes);
     }
 }
@@ -158,7 +157,7 @@ fn outside(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
 fn inside(taken: &Taken, address: Ipv4Addr, place: &Place, right: &str, notes: &mut Notes) {
     if let Some((what, origin)) = taken.overlaps(address.into()).into_iter().next() {
         let wrong =
-            format!("`{address}` is reached through the tunnel: it is in {what} ({origin})");
+            format!("`{address}` is reached through the tunnel, because of {what} ({origin})");
         notes.error(place, Problem::new(wrong, right));
     }
 }

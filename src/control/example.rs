@@ -156,6 +156,7 @@ pub(crate) fn stopped() -> Report {
         reason: reason.to_owned(),
         protocol: protocol.to_owned(),
         destination: to.map(|ip| ip.parse().unwrap()),
+        from: None,
         port,
         uid,
         packets,
@@ -184,6 +185,10 @@ pub(crate) fn stopped() -> Report {
             },
             line("ipv6", "icmpv6", Some("ff02::2"), None, None, 30),
             line("ipv6", "tcp", Some("2001:db8::9"), Some(443), client, 31),
+            Line {
+                from: Some("172.30.0.50".parse().unwrap()),
+                ..line("inbound", "tcp", None, Some(8080), None, 40)
+            },
             line("raw", "ether-88b5", None, None, root, 400),
         ],
     }

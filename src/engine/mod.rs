@@ -183,7 +183,7 @@ async fn work(
             () = &mut fault => {}
             message = core.host.receive() => match message? {
                 Some((message, fds)) => {
-                    if let Some(event) = core.host.take(message, fds)? {
+                    if let Some(event) = core.host.take(message, fds, Instant::now())? {
                         core.handle(event).await?;
                     }
                     servers.metrics_at(core.host.config().metrics);
@@ -198,7 +198,7 @@ async fn work(
             }
             Some(request) = questions.control.recv() => core.answer(request).await?,
             Some(question) = questions.metrics.recv() => core.scraped(question),
-            visitor = core.host.visitor(), if !blocked => core.host.admit(visitor).await?,
+            visitor = core.host.visitor(), if !blocked => core.host.admit(visitor, Instant::now()).await?,
             told = outside.told() => match told {
                 Told::Stop => return Ok(Ended::Stopped),
                 Told::Reload(config) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::copy_bidirectional_with_sizes;
@@ -15,6 +15,8 @@ use tokio::time;
 use tracing::{debug, info, warn};
 
 use crate::config::Lan;
+use crate::leak::refused::Refused;
+use crate::leak::stopped::Report;
 use crate::link::{Listeners, Visitor};
 use crate::net::{Port, Transport};
 
@@ -44,6 +46,9 @@ pub(super) struct Portal {
     /// LAN clients whose connection inside was asked for.
     waiting: BTreeMap<u64, TcpStream>,
     asked: u64,
+    /// LAN clients that no exception lets in, and since when they are counted.
+    refused: Refused,
+    began: Option<Instant>,
     connections: JoinSet<()>,
 }
 
@@ -93,11 +98,14 @@ impl Portal {
     }
 
     /// Takes a client in, if its address and port are those of an exception and there is room.
-    pub(super) fn admit(&mut self, visitor: Visitor, lan: &Lan) -> Option<Wanted> {
+    pub(super) fn admit(&mut self, visitor: Visitor, lan: &Lan, now: Instant) -> Option<Wanted> {
         self.bury();
         let (port, client) = (visitor.at.port(), visitor.from);
         if !lan.admits(client, tcp(port)) {
-            debug!(%client, port, "no [lan] inbound holds that client");
+            let age = self.age(now);
+            if let Some(advice) = self.refused.note(client, tcp(port), age) {
+                debug!(%client, port, advice, "a client was refused: no [lan] inbound lets it in");
+            }
             reset(&visitor.stream);
             return None;
         }
@@ -110,6 +118,16 @@ impl Portal {
         let id = self.asked;
         self.waiting.insert(id, visitor.stream);
         Some(Wanted { id, port, client })
+    }
+
+    /// The LAN clients that were refused.
+    pub(super) fn refused(&mut self, now: Instant) -> Report {
+        let age = self.age(now);
+        self.refused.report(age)
+    }
+
+    fn age(&mut self, now: Instant) -> Duration {
+        now.saturating_duration_since(*self.began.get_or_insert(now))
     }
 
     /// The connection inside for a client that waits.

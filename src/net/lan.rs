@@ -107,9 +107,14 @@ impl Inbound {
         self.to == other.to && other.from.is_subnet_of(self.from)
     }
 
-    /// The same as a variable has it: `192.168.1.0/24=tcp/8080`.
+    /// It alone as a line of vpngw.toml, below `[lan]`.
+    pub fn line(&self) -> String {
+        format!("inbound = [{self}]")
+    }
+
+    /// It alone as a variable.
     pub fn variable(&self) -> String {
-        format!("{}={}", self.from, self.to)
+        format!("VPNGW_LAN_INBOUND={}={}", self.from, self.to)
     }
 }
 

@@ -201,7 +201,7 @@ pub enum Unfit {
     #[error("is the network or broadcast address of the uplink")]
     Edge,
     /// It is reached through the tunnel.
-    #[error("is reached through the tunnel: it is in {0}")]
+    #[error("is reached through the tunnel, because of {0}")]
     Inside(Overlap),
     /// Nothing listens at port 0.
     #[error("has port 0")]

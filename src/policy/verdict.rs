@@ -49,6 +49,8 @@ pub enum Reason {
     Arp,
     /// Neither from here nor to here.
     Forward,
+    /// A connection or datagram that comes by the uplink, for which no LAN exception is.
+    Inbound,
     /// A frame that passed no rule of `output`: by AF_PACKET, or of no protocol we know.
     Raw,
     /// Nothing permits it.
@@ -57,7 +59,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Loopback,
         Self::Ipv6,
         Self::DockerResolver,
@@ -75,6 +77,7 @@ impl Reason {
         Self::Spoofed,
         Self::Arp,
         Self::Forward,
+        Self::Inbound,
         Self::Raw,
         Self::Other,
     ];
@@ -99,6 +102,7 @@ impl Reason {
             Self::Spoofed => "spoofed",
             Self::Arp => "arp",
             Self::Forward => "forward",
+            Self::Inbound => "inbound",
             Self::Raw => "raw",
             Self::Other => "other",
         }
@@ -318,8 +322,10 @@ fn lan_input(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
         accept(Reason::LanInbound)
     } else if answers && packet.flow.reply {
         accept(Reason::LanOutbound)
-    } else {
+    } else if packet.flow.reply {
         refuse(Reason::Other)
+    } else {
+        refuse(Reason::Inbound)
     }
 }
 

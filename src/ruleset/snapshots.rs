@@ -123,6 +123,8 @@ fn connected_without_exceptions() {
             iifname "tun0" ip saddr 127.0.0.0/8 counter drop comment "spoofed"
             iifname "tun0" ip saddr 172.30.0.2 counter drop comment "spoofed"
             iifname "tun0" ip saddr 224.0.0.0/3 counter drop comment "spoofed"
+            iifname "eth0" ip daddr 172.30.0.2 tcp flags syn / syn,ack fib saddr . iif oif missing counter log prefix "inbound" group 8 drop comment "inbound"
+            iifname "eth0" ip daddr 172.30.0.2 meta l4proto udp fib saddr . iif oif missing counter log prefix "inbound" group 8 drop comment "inbound"
             iifname != "lo" meta nfproto ipv4 fib saddr . iif oif missing counter drop comment "spoofed"
         }
 
@@ -136,6 +138,8 @@ fn connected_without_exceptions() {
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 ct state established,related counter accept comment "tunnel"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 tcp dport 6881 counter accept comment "forwarded-port"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 udp dport 6881 counter accept comment "forwarded-port"
+            iifname "eth0" ip daddr 172.30.0.2 meta l4proto tcp ct state new counter log prefix "inbound" group 8 drop comment "inbound"
+            iifname "eth0" ip daddr 172.30.0.2 meta l4proto udp ct state new counter log prefix "inbound" group 8 drop comment "inbound"
             counter drop comment "other"
         }
 

@@ -116,8 +116,12 @@ fn missing(what: &str, variable: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
+
     use super::*;
-    use crate::config::example;
+    use crate::config::drawn::drawn;
+    use crate::config::{example, load_sealed, load_without_tunnel};
 
     fn own() -> Config {
         let mut own = example::config();
@@ -180,6 +184,24 @@ mod tests {
         refused(|o| o.device = "tun1".parse().unwrap());
         // A resolver inside a LAN exception would be asked on this machine.
         refused(|o| o.dns = vec![[192, 168, 1, 9].into()]);
+    }
+
+    /// What both services read of the same file fits.
+    #[test]
+    fn the_two_halves_agree_on_every_configuration_that_check_accepts() {
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let mut runner = TestRunner::new_with_rng(Cases::default(), rng);
+        let mut agreed = 0;
+        for _ in 0..1_000 {
+            let drawn = drawn().new_tree(&mut runner).unwrap().current();
+            if let Ok(engine) = drawn.load(load_sealed) {
+                let own = drawn.load(load_without_tunnel).unwrap().config;
+                let offer = Offer::of(&engine.config);
+                assert_eq!(agree(&own, &offer).map(|_| ()), Ok(()), "{drawn:#?}");
+                agreed += 1;
+            }
+        }
+        assert!(agreed > 100, "{agreed}");
     }
 
     #[test]
