@@ -10,14 +10,8 @@ use vpngw::policy::{Hole, Policy, TunnelPolicy, UplinkPolicy};
 use vpngw::ruleset::{Hold, Kernel, Ruleset};
 
 fn policy() -> Option<Policy> {
-    let inbound = Inbound {
-        from: "192.168.1.0/24".parse().ok()?,
-        to: "tcp/8080".parse().ok()?,
-    };
-    let outbound = Outbound {
-        to: "192.168.1.20".parse().ok()?,
-        port: "tcp/445".parse().ok()?,
-    };
+    let inbound = Inbound::new("192.168.1.0/24".parse().ok()?, "tcp/8080".parse().ok()?).ok()?;
+    let outbound = Outbound::new("192.168.1.20".parse().ok()?, "tcp/445".parse().ok()?).ok()?;
     Some(Policy {
         uplink: Some(UplinkPolicy {
             device: "eth0".parse().ok()?,

@@ -249,7 +249,7 @@ fn a_flood_neither_buries_a_connection_attempt_nor_ends_the_listing() {
 }
 
 /// Processor time of the warden.
-fn cpu(gateway: &Gateway) -> Duration {
+pub fn cpu(gateway: &Gateway) -> Duration {
     let pid = gateway.warden().as_raw_nonzero();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();

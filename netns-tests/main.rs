@@ -40,6 +40,7 @@ mod mtu;
 mod ports;
 mod raw;
 mod reconnect;
+mod refused;
 mod rekey;
 mod reload;
 mod sealed;

@@ -100,14 +100,8 @@ pub(crate) fn policy() -> Policy {
                 inbound("192.168.7.9/32", "tcp/443"),
             ],
             outbound: vec![
-                Outbound {
-                    to: "172.30.0.20".parse().unwrap(),
-                    port: "tcp/445".parse().unwrap(),
-                },
-                Outbound {
-                    to: "172.30.0.21".parse().unwrap(),
-                    port: "udp/514".parse().unwrap(),
-                },
+                outbound("172.30.0.20", "tcp/445"),
+                outbound("172.30.0.21", "udp/514"),
             ],
         }),
         tunnel: Some(TunnelPolicy {
@@ -124,10 +118,11 @@ pub(crate) fn policy() -> Policy {
 }
 
 fn inbound(from: &str, to: &str) -> Inbound {
-    Inbound {
-        from: from.parse().unwrap(),
-        to: to.parse().unwrap(),
-    }
+    Inbound::new(from.parse().unwrap(), to.parse().unwrap()).unwrap()
+}
+
+fn outbound(to: &str, port: &str) -> Outbound {
+    Outbound::new(to.parse().unwrap(), port.parse().unwrap()).unwrap()
 }
 
 /// Loads it as a gateway does. The tables belong to what is returned, and outlive it.
@@ -249,10 +244,7 @@ fn five_hundred_exceptions_load_in_one_transaction() {
         .map(|n| inbound(&format!("192.168.{n}.0/24"), "tcp/8080"))
         .collect();
     uplink.outbound = (1..=250)
-        .map(|n| Outbound {
-            to: format!("192.168.1.{n}").parse().unwrap(),
-            port: "tcp/445".parse().unwrap(),
-        })
+        .map(|n| outbound(&format!("192.168.1.{n}"), "tcp/445"))
         .collect();
     let ruleset = Ruleset::of(&policy, &[name("eth0")], kernel());
     let bytes = ruleset.encode(Hold::Keep).bytes.len();

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
 use crate::commands::exec::Wanted;
 use crate::commands::run::Place;
 use crate::commands::status::Output;
-use crate::commands::{blocked, capture, rejoin};
+use crate::commands::{blocked, capture, check, explain, rejoin};
 use crate::config::{SEALED_SOCKET, SOCKET};
 
 /// A VPN gateway that fails closed
@@ -125,15 +126,11 @@ pub enum Command {
     /// Exit 0 if the tunnel is usable, 1 if not
     Healthcheck(Healthcheck),
     /// Check the configuration and print where each value came from
-    Check,
+    Check(Check),
     /// Print every change that `run` would make to the kernel; change nothing
     Plan,
     /// Say whether a packet would pass, and by which rule
-    Explain {
-        /// Where it goes: 1.1.1.1:53/udp
-        #[arg(value_name = "TARGET")]
-        target: String,
-    },
+    Explain(Explain),
     /// Leave `blocked`, or start over with the next server
     Connect,
     /// Block everything but loopback until `connect`
@@ -351,6 +348,46 @@ impl Rejoin {
         rejoin::Wanted {
             gateway: self.gateway,
             docker: self.docker_socket,
+        }
+    }
+}
+
+/// What the configuration is checked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Check {
+    /// For `vpngw engine`, the half of the sealed topology that has the tunnel
+    #[arg(long)]
+    sealed: bool,
+}
+
+impl Check {
+    /// What the flags ask for.
+    pub fn wanted(self) -> check::For {
+        if self.sealed {
+            check::For::Engine
+        } else {
+            check::For::Run
+        }
+    }
+}
+
+/// Which packet is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Explain {
+    /// Where it goes: 1.1.1.1:53/udp; with --from, the port here: tcp/8080
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// From outside: who wants to reach a program here
+    #[arg(long, value_name = "ADDR")]
+    from: Option<IpAddr>,
+}
+
+impl Explain {
+    /// What the flags ask.
+    pub fn question(self) -> explain::Question {
+        match self.from {
+            Some(client) => explain::Question::From(client, self.target),
+            None => explain::Question::To(self.target),
         }
     }
 }

@@ -8,7 +8,7 @@ use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
     blocked, capture, check, cleanup, connect, demo, disconnect, doctor, engine, exec, explain,
-    healthcheck, leaks, leaktest, load, log, plan, preview, rejoin, run, status, warden,
+    healthcheck, leaks, leaktest, log, plan, preview, rejoin, run, status, warden,
 };
 
 fn main() -> Code {
@@ -56,12 +56,13 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Healthcheck(flags) => healthcheck::run(shared.socket(), flags.warden()),
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),
-        Command::Check => Ok(check::run(load::load(config), &mut out)?),
+        Command::Check(flags) => {
+            let loaded = check::load(config, flags.wanted());
+            Ok(check::run(loaded, &mut out)?)
+        }
         Command::Plan => plan::run(&preview::preview(config)?, &mut out),
-        Command::Explain { target } => {
-            let preview = preview::preview(config)?;
-            explain::run(&preview.policy, &target, &mut out).map_err(Failure::usage)?;
-            Ok(Code::Ok)
+        Command::Explain(flags) => {
+            explain::run(config, shared.socket(), &flags.question(), &mut out)
         }
         Command::Cleanup => cleanup::run(shared.socket()),
         Command::Exec(flags) => exec::run(shared.socket(), &flags.wanted()),

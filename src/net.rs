@@ -7,8 +7,11 @@ use std::str::FromStr;
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
+pub mod inside;
+pub mod lan;
 pub mod mtu;
 pub mod networks;
+pub mod ports;
 
 /// The name of a network device as the kernel takes it: 1 to 15 bytes, no slash, colon or white space
 /// (`IFNAMSIZ`, linux/if.h; `dev_valid_name`, net/core/dev.c). Held as text that is safe in a log, in

@@ -200,10 +200,8 @@ fn a_sealed_engine_gets_no_more_than_the_configuration_holds() {
         );
     }
     let mut wider = offer();
-    wider.lan.outbound.push(Outbound {
-        to: LAN,
-        port: "tcp/445".parse().unwrap(),
-    });
+    let outbound = Outbound::new(LAN, "tcp/445".parse().unwrap()).unwrap();
+    wider.lan.outbound.push(outbound);
     say(&link, &ToWarden::Offer(Box::new(wider)));
     let declined = answer(&link);
     assert!(

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
+use vpngw::control::api::Report;
 
 use super::{PATIENCE, assert_inside};
 use crate::lab::classify::LanFlow;
@@ -189,5 +190,47 @@ fn an_exception_for_udp_is_refused_by_both_halves() {
         let log = sealed.log(half);
         assert!(log.contains("hands over TCP connections only"), "{log}");
     }
+    lab.sensor.verdict();
+}
+
+/// The engine takes connections in, so it knows whom it turns away.
+#[test]
+fn a_client_that_is_turned_away_is_listed_with_the_line_that_lets_it_in() {
+    let lab = Lab::new();
+    let _web = web(&lab);
+    let mut conf = inbound(&lab);
+    conf.toml += "\n[log]\nlevel = \"debug\"";
+    let sealed = Sealed::connect(&lab, &conf, INBOUND);
+    assert_eq!(visit(&lab, "evil", at(APP, 8080), SILENCE), None);
+    let line = wait("the client is listed", PATIENCE, || {
+        let done = sealed.ctl("app", &["blocked", "--json"]);
+        let report: Report = serde_json::from_slice(&done.stdout).ok()?;
+        let mut lines = report.lines.into_iter();
+        lines.find(|line| line.from == Some(EVIL.into()))
+    });
+    assert_eq!((line.reason.as_str(), line.port), ("inbound", Some(8080)));
+    let said = |words: &[&str]| {
+        let done = sealed.ctl("app", words);
+        assert!(done.status.success(), "{words:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let evil = EVIL.to_string();
+    let refused = said(&["explain", "--from", &evil, "8080/tcp"]);
+    assert!(refused.contains("is refused (inbound)"), "{refused}");
+    let page = said(&["blocked"]);
+    for part in [
+        format!("inbound = [{{ from = \"{EVIL}/32\", to = \"tcp/8080\" }}]"),
+        format!("VPNGW_LAN_INBOUND={EVIL}/32=tcp/8080"),
+    ] {
+        for text in [&page, &refused, &sealed.log(1)] {
+            assert!(text.contains(&part), "no {part}:\n{text}");
+        }
+    }
+    let lan = LAN.to_string();
+    let passes = said(&["explain", "--from", &lan, "tcp/8080"]);
+    assert!(
+        passes.contains("passes (lan-inbound): the engine"),
+        "{passes}"
+    );
     lab.sensor.verdict();
 }

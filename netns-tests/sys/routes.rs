@@ -44,10 +44,13 @@ pub(super) fn config() -> Config {
         uplink: None,
         resolver: None,
         lan: Lan {
-            inbound: vec![Inbound {
-                from: "192.168.1.0/24".parse().unwrap(),
-                to: "tcp/8080".parse().unwrap(),
-            }],
+            inbound: vec![
+                Inbound::new(
+                    "192.168.1.0/24".parse().unwrap(),
+                    "tcp/8080".parse().unwrap(),
+                )
+                .unwrap(),
+            ],
             outbound: Vec::new(),
         },
         forward: Vec::new(),

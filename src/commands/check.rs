@@ -1,12 +1,35 @@
 //! `vpngw check`: is the configuration good, and where does each value come from?
 
 use std::io;
+use std::path::Path;
 
 use super::exit::Code;
+use super::load;
 use crate::config::{Errors, Loaded, Origin};
 
 /// Widest column of values, in characters; a longer value pushes only its own source aside.
 const WIDEST: usize = 48;
+
+/// What the configuration is to be good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// `vpngw run`.
+    Run,
+    /// `vpngw engine`, the half of the sealed topology that has the tunnel.
+    Engine,
+}
+
+/// Reads the configuration as that command would.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, at once.
+pub fn load(config: Option<&Path>, wanted: For) -> Result<Loaded, Errors> {
+    match wanted {
+        For::Run => load::load(config),
+        For::Engine => load::load_sealed(config),
+    }
+}
 
 /// Prints where each value came from and what was left out, and returns 0; or prints all that is
 /// wrong, and returns 2.

@@ -13,7 +13,6 @@ use super::warden::at;
 use super::{block_on, load, log};
 use crate::config::Config;
 use crate::engine::{self, EngineError, Missing, Opened, Start};
-use crate::policy::Policy;
 use crate::sys::landlock::Connects;
 use crate::sys::notify::Notify;
 use crate::sys::{privilege, process, socket};
@@ -68,7 +67,7 @@ impl Paths {
 pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     // The configuration is the operator's own, and may be private to the user that started us. Everything
     // else waits until no privilege is left.
-    let loaded = load::load(paths.config.as_deref()).map_err(Failure::usage)?;
+    let loaded = load::load_sealed(paths.config.as_deref()).map_err(Failure::usage)?;
     privilege::drop_alone().map_err(anyhow::Error::from)?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
@@ -77,7 +76,6 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     readable.push(RESOLV_CONF.into());
     let config = paths.over(loaded.config);
     log::start(config.log);
-    Policy::sealed(&config).map_err(Failure::usage)?;
     // In the warden's volume there is room for it only when the warden has been there.
     let control = socket::listener(&config.control).ok();
     let settle = {
@@ -89,7 +87,7 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
         }
     };
     let start = Start {
-        reload: Box::new(move || match load::load(paths.config.as_deref()) {
+        reload: Box::new(move || match load::load_sealed(paths.config.as_deref()) {
             Ok(loaded) => Ok(paths.over(loaded.config)),
             Err(errors) => Err(errors.to_string()),
         }),

@@ -1,50 +1,182 @@
-//! `vpngw explain 1.1.1.1:53/udp`: what becomes of a packet that a program sends, and the rule that says so.
+//! `vpngw explain 1.1.1.1:53/udp`: what becomes of a packet that a program sends, and the rule that says so; with
+//! `--from`, of somebody who wants to reach a program here.
 
+use std::fmt;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
+use super::block_on;
+use super::exit::{Code, Failure};
+use super::preview::preview;
+use crate::config::{Lan, Peer};
+use crate::control::api::Topology;
+use crate::control::client;
 use crate::net::{Fwmark, IfName, Transport};
 use crate::policy::{Device, DeviceKind, Direction, Flow, Policy, Protocol, Reason, verdict};
 use crate::ruleset::{Kernel, Ruleset};
 
+mod inbound;
+
 /// A source port as the kernel picks one (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: u16 = 49152;
 
-/// Prints the verdict on `target` (`ADDR:PORT/udp`, `ADDR:PORT/tcp` or `ADDR/icmp`, optionally followed by
-/// ` via DEVICE`) for each device it could leave by, and the nft rule that gives it.
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// What becomes of a packet that a program here sends: `ADDR:PORT/udp`, `ADDR:PORT/tcp` or `ADDR/icmp`,
+    /// optionally followed by ` via DEVICE`.
+    To(String),
+    /// What becomes of somebody who wants to reach a port here: `tcp/PORT` or `udp/PORT`, optionally followed by
+    /// ` via DEVICE`.
+    From(IpAddr, String),
+}
+
+/// Answers by the configuration and the namespace; of the sealed topology, by the gateway that answers on
+/// `socket`.
 ///
 /// # Errors
 ///
-/// `target` is not one, or `out` cannot be written.
-pub fn run(policy: &Policy, target: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+/// What is wrong with the question or with the configuration.
+pub fn run(
+    config: Option<&Path>,
+    socket: &Path,
+    question: &Question,
+    out: &mut dyn Write,
+) -> Result<Code, Failure> {
+    match question {
+        Question::To(target) => {
+            let preview = preview(config)?;
+            outbound(&preview.policy, &preview.config.peers, target, out)
+                .map_err(Failure::usage)?;
+        }
+        Question::From(client, port) => match block_on(client::status(socket)) {
+            Ok(status) if status.topology == Topology::Sealed => {
+                let lan = Lan {
+                    inbound: status.lan.inbound,
+                    outbound: status.lan.outbound,
+                };
+                let place = inbound::Place::Sealed(&lan);
+                inbound::run(place, *client, port, out).map_err(Failure::usage)?;
+            }
+            // One of the shared topology, or none that could tell.
+            Ok(_) | Err(_) => {
+                let preview = preview(config)?;
+                let place = inbound::Place::Shared(&preview.policy);
+                inbound::run(place, *client, port, out).map_err(Failure::usage)?;
+            }
+        },
+    }
+    Ok(Code::Ok)
+}
+
+/// Prints the verdict on `target` for each device it could leave by, and the nft rule that gives it.
+fn outbound(
+    policy: &Policy,
+    peers: &[Peer],
+    target: &str,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    inbound::needs_a_port(target)?;
     let target: Target = target.parse()?;
-    let ruleset = Ruleset::of(policy, &[], Kernel::FULL);
     for device in target.devices(policy) {
-        let flow = target.flow(policy, &device);
-        let decision = ruleset.decide(&flow);
-        let reason = decision.rule.map_or(Reason::Other, |rule| rule.reason);
-        debug_assert_eq!(verdict(policy, &flow).accept, decision.accept);
-        let verb = if decision.accept {
-            "passes"
+        let decision = decided(policy, &target.flow(policy, &device))?;
+        let (text, name) = (target.text(), &device.name);
+        if decision.accept
+            && decision.reason == Reason::Tunnel
+            && let Some(why) = untaken(peers, target.address)
+        {
+            writeln!(out, "{text} via {name} goes nowhere: {why}")?;
         } else {
-            "is refused"
-        };
-        let why = why(reason, decision.accept);
-        writeln!(
-            out,
-            "{} via {} {verb} ({reason}): {why}",
-            target.text(),
-            device.name
-        )?;
-        if let Some(rule) = decision.rule {
-            let rule = rule.to_string().replace(" packets 0 bytes 0", "");
-            writeln!(out, "    inet vpngw {}: {rule}", decision.hook.as_str())?;
+            writeln!(out, "{text} via {name} {decision}")?;
         }
     }
     Ok(())
+}
+
+/// Why no server takes a packet that the rules let into the tunnel.
+fn untaken(peers: &[Peer], address: IpAddr) -> Option<String> {
+    let IpAddr::V4(address) = address else {
+        return None;
+    };
+    let mut allowed = peers.iter().flat_map(|peer| &peer.allowed_ips);
+    if allowed.clone().any(|net| net.contains(address)) {
+        return None;
+    }
+    let first = allowed.next()?;
+    let rest: String = allowed.map(|net| format!(", {net}")).collect();
+    Some(format!(
+        "the rules pass it, but no peer takes it\n    AllowedIPs = {first}{rest} does not hold {address}: add \
+         {address}/32, or write 0.0.0.0/0"
+    ))
+}
+
+/// What becomes of a packet, with the rule that says so.
+struct Decided {
+    accept: bool,
+    reason: Reason,
+    rule: Option<String>,
+}
+
+impl fmt::Display for Decided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { accept, reason, .. } = self;
+        let verb = if *accept { "passes" } else { "is refused" };
+        write!(f, "{verb} ({reason}): {}", why(*reason, *accept))?;
+        match &self.rule {
+            Some(rule) => write!(f, "\n    {rule}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// # Errors
+/// Rules and policy do not agree.
+fn decided(policy: &Policy, flow: &Flow) -> anyhow::Result<Decided> {
+    let ruleset = Ruleset::of(policy, &[], Kernel::FULL);
+    let decision = ruleset.decide(flow);
+    let reason = decision.rule.map_or(Reason::Other, |rule| rule.reason);
+    ensure!(
+        verdict(policy, flow).accept == decision.accept,
+        "the rules and the policy do not agree on this packet: please report it"
+    );
+    let rule = decision.rule.map(|rule| {
+        let rule = rule.to_string().replace(" packets 0 bytes 0", "");
+        format!("inet vpngw {}: {rule}", decision.hook.as_str())
+    });
+    Ok(Decided {
+        accept: decision.accept,
+        reason,
+        rule,
+    })
+}
+
+/// The device that was named behind a question.
+struct Via(Option<IfName>);
+
+impl Via {
+    /// Takes ` via DEVICE` off.
+    fn split(text: &str) -> anyhow::Result<(&str, Self)> {
+        match text.trim().split_once(" via ") {
+            Some((rest, device)) => Ok((rest.trim(), Self(Some(device.trim().parse()?)))),
+            None => Ok((text.trim(), Self(None))),
+        }
+    }
+}
+
+/// A device by its name.
+fn known(policy: &Policy, name: &IfName) -> Device {
+    let tunnel = policy.tunnel.as_ref().map(|tunnel| &tunnel.device);
+    let kind = match name.as_str() {
+        "lo" => DeviceKind::Loopback,
+        _ if tunnel == Some(name) => DeviceKind::Tun,
+        _ => DeviceKind::Other,
+    };
+    let name = name.clone();
+    Device { name, kind }
 }
 
 /// Where a packet goes, as written on the command line.
@@ -65,10 +197,7 @@ impl FromStr for Target {
                  `1.1.1.1/icmp`, and `via eth0` behind it to name the device"
             )
         };
-        let (packet, via) = match text.trim().split_once(" via ") {
-            Some((packet, device)) => (packet.trim(), Some(device.trim().parse()?)),
-            None => (text.trim(), None),
-        };
+        let (packet, Via(via)) = Via::split(text)?;
         let (place, protocol) = packet.rsplit_once('/').with_context(expected)?;
         let transport = match protocol.to_ascii_lowercase().as_str() {
             "udp" => Transport::Udp,
@@ -113,14 +242,7 @@ impl Target {
     fn devices(&self, policy: &Policy) -> Vec<Device> {
         let tunnel = policy.tunnel.as_ref().map(|t| &t.device);
         let uplink = policy.uplink.as_ref().map(|u| &u.device);
-        let known = |name: &IfName| Device {
-            name: name.clone(),
-            kind: match name.as_str() {
-                "lo" => DeviceKind::Loopback,
-                _ if tunnel == Some(name) => DeviceKind::Tun,
-                _ => DeviceKind::Other,
-            },
-        };
+        let known = |name: &IfName| known(policy, name);
         // Invariant: both are device names.
         let name = |text: &str| text.parse::<IfName>().ok();
         if let Some(via) = &self.via {
@@ -192,6 +314,7 @@ fn why(reason: Reason, accept: bool) -> &'static str {
         Reason::Spoofed => "its addresses cannot be true on this device",
         Reason::Arp => "it is address resolution of our own address",
         Reason::Forward => "this namespace forwards nothing",
+        Reason::Inbound => "no [lan] inbound lets it in",
         Reason::Raw => "it passed no rule of output",
         Reason::Other if accept => "a rule permits it",
         Reason::Other => "nothing permits it",
@@ -201,10 +324,10 @@ fn why(reason: Reason, accept: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Outbound;
+    use crate::config::example;
     use crate::policy::{TunnelPolicy, UplinkPolicy};
 
-    fn policy() -> Policy {
+    pub(super) fn policy() -> Policy {
         Policy {
             uplink: Some(UplinkPolicy {
                 device: "eth0".parse().unwrap(),
@@ -212,10 +335,7 @@ mod tests {
                 endpoint: None,
                 resolver: None,
                 inbound: Vec::new(),
-                outbound: vec![Outbound {
-                    to: "192.168.1.20".parse().unwrap(),
-                    port: "tcp/445".parse().unwrap(),
-                }],
+                outbound: vec![example::outbound("192.168.1.20", "tcp/445")],
             }),
             tunnel: Some(TunnelPolicy {
                 device: "tun0".parse().unwrap(),
@@ -229,7 +349,7 @@ mod tests {
 
     fn explain(target: &str) -> String {
         let mut out = Vec::new();
-        run(&policy(), target, &mut out).unwrap();
+        outbound(&policy(), &example::config().peers, target, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -256,11 +376,37 @@ mod tests {
     #[test]
     fn the_default_policy_refuses_by_any_device() {
         let mut out = Vec::new();
-        run(&Policy::default(), "1.1.1.1:443/tcp", &mut out).unwrap();
+        outbound(&Policy::default(), &[], "1.1.1.1:443/tcp", &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.contains("is refused (other): nothing permits it"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_destination_that_no_peer_takes_does_not_pass() {
+        let mut peers = example::config().peers;
+        peers[0].allowed_ips = vec!["0.0.0.0/1".parse().unwrap()];
+        let explain = |target: &str| {
+            let mut out = Vec::new();
+            outbound(&policy(), &peers, target, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        insta::assert_snapshot!(explain("203.0.113.9:443/tcp via tun0"), @r"
+        203.0.113.9:443/tcp via tun0 goes nowhere: the rules pass it, but no peer takes it
+            AllowedIPs = 0.0.0.0/1 does not hold 203.0.113.9: add 203.0.113.9/32, or write 0.0.0.0/0
+        ");
+        assert!(explain("8.8.8.8:443/tcp via tun0").contains("passes (tunnel)"));
+        assert!(explain("203.0.113.9:53/udp via tun0").contains("is refused (dns)"));
+    }
+
+    #[test]
+    fn a_port_alone_is_asked_for_whom() {
+        let error = outbound(&policy(), &[], "8080/tcp", &mut Vec::new()).unwrap_err();
+        assert!(
+            error.to_string().contains("`--from 172.30.0.50`"),
+            "{error}"
         );
     }
 

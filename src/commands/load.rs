@@ -18,6 +18,16 @@ pub fn load(config: Option<&Path>) -> Result<Loaded, Errors> {
     config::load(&sources(found), &|path| fs::read_to_string(path))
 }
 
+/// The same for the engine of the sealed topology, which has no exceptions for UDP.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, at once.
+pub fn load_sealed(config: Option<&Path>) -> Result<Loaded, Errors> {
+    let found = search(config, &|path| path.is_file(), &files);
+    config::load_sealed(&sources(found), &|path| fs::read_to_string(path))
+}
+
 /// The same for the warden of the sealed topology: everything but the tunnel.
 ///
 /// # Errors

@@ -4,23 +4,27 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::Ipv4Network;
 
+use super::Host;
 use super::diagnostic::{Notes, Problem};
 use super::lan;
 use super::layer::Layer;
-use super::place::At;
+use super::load::Topology;
+use super::place::{At, Place};
 use super::resolve::DEVICE;
+use super::taken::Taken;
 use super::tunnel::{PeerDraft, WgQuick};
 use crate::net::IfName;
 use crate::net::networks::PRIVATE;
 
 /// Notes every contradiction.
-pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
+pub(super) fn check(layer: &Layer, tunnel: &WgQuick, topology: Topology, notes: &mut Notes) {
     devices(layer, notes);
     private(layer, notes);
     listener(layer, tunnel, notes);
     alternatives(&tunnel.peers, notes);
     resolvers(tunnel, notes);
-    lan::check(layer, tunnel, notes);
+    outside(layer, tunnel, notes);
+    lan::check(layer, tunnel, topology, notes);
 }
 
 fn devices(layer: &Layer, notes: &mut Notes) {
@@ -122,6 +126,39 @@ fn resolvers(tunnel: &WgQuick, notes: &mut Notes) {
                 Problem::new(wrong, format!("add `{}/32` to them", at.value)),
             );
         }
+    }
+}
+
+/// The server, and the resolver that its name is looked up with, are reached by the uplink: never by an address
+/// that belongs to the tunnel.
+fn outside(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
+    let taken = Taken::of(layer, tunnel);
+    let mut named = false;
+    for endpoint in tunnel
+        .peers
+        .iter()
+        .filter_map(|peer| peer.endpoint.as_ref())
+    {
+        match endpoint.value.host {
+            Host::Address(address) => {
+                let right = "write the address that the server has outside the tunnel";
+                inside(&taken, address, &endpoint.place, right, notes);
+            }
+            Host::Name(_) => named = true,
+        }
+    }
+    // Without a name to look up it is never asked.
+    if let Some(resolver) = layer.resolver.as_ref().filter(|_| named) {
+        let right = "name a resolver outside the tunnel, such as the router";
+        inside(&taken, resolver.value, &resolver.place, right, notes);
+    }
+}
+
+fn inside(taken: &Taken, address: Ipv4Addr, place: &Place, right: &str, notes: &mut Notes) {
+    if let Some((what, origin)) = taken.overlaps(address.into()).into_iter().next() {
+        let wrong =
+            format!("`{address}` is reached through the tunnel, because of {what} ({origin})");
+        notes.error(place, Problem::new(wrong, right));
     }
 }
 

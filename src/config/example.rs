@@ -33,14 +33,8 @@ pub(crate) fn config() -> Config {
         uplink: None,
         resolver: None,
         lan: Lan {
-            inbound: vec![Inbound {
-                from: "192.168.1.0/24".parse().unwrap(),
-                to: "tcp/8080".parse().unwrap(),
-            }],
-            outbound: vec![Outbound {
-                to: "172.30.0.20".parse().unwrap(),
-                port: "tcp/445".parse().unwrap(),
-            }],
+            inbound: vec![inbound("192.168.1.0/24", "tcp/8080")],
+            outbound: vec![outbound("172.30.0.20", "tcp/445")],
         },
         forward: Vec::new(),
         metrics: None,
@@ -54,4 +48,12 @@ pub(crate) fn config() -> Config {
             format: LogFormat::Text,
         },
     }
+}
+
+pub(crate) fn inbound(from: &str, to: &str) -> Inbound {
+    Inbound::new(from.parse().unwrap(), to.parse().unwrap()).unwrap()
+}
+
+pub(crate) fn outbound(to: &str, port: &str) -> Outbound {
+    Outbound::new(to.parse().unwrap(), port.parse().unwrap()).unwrap()
 }

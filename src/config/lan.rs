@@ -1,138 +1,103 @@
-//! LAN exceptions: what may never be one, and what it must not overlap.
-
-use std::net::Ipv4Addr;
+//! LAN exceptions: what is wrong with each, and where it stands. What may be one is decided by
+//! [`Inbound`](super::Inbound) and [`Outbound`](super::Outbound).
 
 use ipnetwork::Ipv4Network;
 
 use super::Host;
 use super::diagnostic::{Notes, Problem};
 use super::layer::Layer;
+use super::load::Topology;
 use super::place::{At, Place};
+use super::taken::Taken;
 use super::tunnel::WgQuick;
-use crate::net::networks::{LINK_LOCAL, PRIVATE};
-
-/// Where clouds tell a machine its credentials: most of them, and Alibaba.
-const METADATA: [Ipv4Addr; 2] = [
-    Ipv4Addr::new(169, 254, 169, 254),
-    Ipv4Addr::new(100, 100, 100, 200),
-];
-
-/// Ports that give away names or open the router: DNS (RFC 1035), NetBIOS names (RFC 1002), DNS over
-/// TLS (RFC 7858), UPnP discovery (UPnP 1.1), NAT-PMP and PCP (RFC 6886, 6887), multicast DNS
-/// (RFC 6762), LLMNR (RFC 4795).
-const REFUSED: [(u16, &str); 8] = [
-    (53, "DNS"),
-    (137, "NetBIOS names"),
-    (853, "DNS over TLS"),
-    (1900, "UPnP"),
-    (5350, "NAT-PMP"),
-    (5351, "NAT-PMP"),
-    (5353, "multicast DNS"),
-    (5355, "LLMNR"),
-];
-
-const RIGHT: &str = "name hosts in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10 or \
-    169.254.0.0/16";
+use crate::net::lan::{self, LanError};
+use crate::net::networks::shown;
+use crate::net::{Port, Transport};
 
 /// Notes what is wrong with each exception.
-pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
-    let inbound = layer.inbound.iter().flat_map(|list| &list.value);
-    for At { value, place } in inbound.filter_map(|one| one.from.as_ref()) {
-        if is_local(*value, place, notes) {
-            overlaps(*value, place, layer, tunnel, notes);
+pub(super) fn check(layer: &Layer, tunnel: &WgQuick, topology: Topology, notes: &mut Notes) {
+    let taken = Taken::of(layer, tunnel);
+    for exception in layer.inbound.iter().flat_map(|list| &list.value) {
+        if let Some(At { value, place }) = &exception.from
+            && kept(lan::clients(*value), place, notes)
+        {
+            metadata(*value, place, notes);
+            overlaps(*value, place, &taken, tunnel, notes);
+        }
+        if let Some(At { value, place }) = &exception.to {
+            transport(*value, place, topology, notes);
         }
     }
     for exception in layer.outbound.iter().flat_map(|list| &list.value) {
-        if let Some(At { value, place }) = &exception.to {
-            let host = Ipv4Network::from(*value);
-            if is_local(host, place, notes) {
-                overlaps(host, place, layer, tunnel, notes);
-            }
+        if let Some(At { value, place }) = &exception.to
+            && kept(lan::lan_host(*value), place, notes)
+        {
+            overlaps((*value).into(), place, &taken, tunnel, notes);
         }
-        if let Some(At { value, place }) = &exception.port {
-            refused(value.number, place, notes);
+        if let Some(At { value, place }) = &exception.port
+            && kept(lan::lan_port(*value), place, notes)
+        {
+            transport(*value, place, topology, notes);
         }
     }
 }
 
-fn refused(number: u16, place: &Place, notes: &mut Notes) {
-    if let Some((_, name)) = REFUSED.iter().find(|(port, _)| *port == number) {
-        let wrong = format!("port {number} is {name}, which is refused on the LAN");
-        let right = "remove the exception: names are looked up through the tunnel";
+fn kept<T>(checked: Result<T, LanError>, place: &Place, notes: &mut Notes) -> bool {
+    let Err(error) = checked else { return true };
+    let right = match &error {
+        LanError::TooWide(_) | LanError::NotPrivate(_) => {
+            "name hosts in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10 or 169.254.0.0/16"
+        }
+        LanError::NoHost(..) => "remove the exception, or name the host that is meant",
+        LanError::Port(..) => "remove the exception: names are looked up through the tunnel",
+    };
+    notes.error(place, Problem::new(error.to_string(), right));
+    false
+}
+
+fn metadata(network: Ipv4Network, place: &Place, notes: &mut Notes) {
+    if let Some(address) = lan::metadata_in(network) {
+        let wrong = format!("`{address}`, a cloud's metadata address, stays refused");
+        notes.warn(place, Problem::new(wrong, ""));
+    }
+}
+
+fn transport(port: Port, place: &Place, topology: Topology, notes: &mut Notes) {
+    if topology == Topology::Sealed && port.transport == Transport::Udp {
+        let wrong =
+            format!("`{port}` is UDP, and the sealed topology hands over TCP connections only");
+        let right = "remove the exception, or use the shared topology";
         notes.error(place, Problem::new(wrong, right));
     }
 }
 
-fn is_local(network: Ipv4Network, place: &Place, notes: &mut Notes) -> bool {
-    let shown = shown(network);
-    let metadata = METADATA
-        .into_iter()
-        .find(|address| network.contains(*address));
-    let mut allowed = PRIVATE.iter().chain([&LINK_LOCAL]);
-    let private = allowed.any(|net| network.is_subnet_of(*net));
-    let problem = match metadata {
-        _ if network.prefix() < 8 => {
-            let wrong = format!("`{shown}` is wider than any private network, and would leak");
-            Problem::new(wrong, RIGHT)
-        }
-        _ if network.ip().is_multicast() => {
-            Problem::new(format!("`{shown}` is multicast, which is refused"), RIGHT)
-        }
-        _ if network.ip().is_broadcast() => {
-            Problem::new(format!("`{shown}` is broadcast, which is refused"), RIGHT)
-        }
-        _ if !private => Problem::new(format!("`{shown}` is not on a private network"), RIGHT),
-        Some(address) if network.prefix() == 32 => {
-            let wrong = format!("`{address}` is a cloud's metadata address, which is refused");
-            Problem::new(wrong, "remove the exception")
-        }
-        Some(address) => {
-            let wrong = format!("`{address}`, a cloud's metadata address, stays refused");
-            notes.warn(place, Problem::new(wrong, ""));
-            return true;
-        }
-        None => return true,
-    };
-    notes.error(place, problem);
-    false
-}
-
 /// A destination is reached through the tunnel or on the LAN, never both.
-fn overlaps(lan: Ipv4Network, place: &Place, layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
-    let mut clash = |other: Ipv4Network, what: &str, at: &Place| {
-        if lan.overlaps(other) {
-            let (lan, other) = (shown(lan), shown(other));
-            let wrong = format!("`{lan}` overlaps {what} `{other}` ({})", at.origin());
-            let right = "name a smaller network, or the single hosts that are meant";
-            notes.error(place, Problem::new(wrong, right));
-        }
+fn overlaps(
+    network: Ipv4Network,
+    place: &Place,
+    taken: &Taken,
+    tunnel: &WgQuick,
+    notes: &mut Notes,
+) {
+    let mut clash = |what: &str, origin: &str| {
+        let wrong = format!("`{}` overlaps {what} ({origin})", shown(network));
+        let right = "name a smaller network, or the single hosts that are meant";
+        notes.error(place, Problem::new(wrong, right));
     };
-    for at in &tunnel.interface.addresses {
-        clash(at.value, "the tunnel's address", &at.place);
+    for (what, origin) in taken.overlaps(network) {
+        clash(&what, &origin);
     }
-    for at in &tunnel.interface.dns {
-        clash(at.value.into(), "the tunnel's resolver", &at.place);
-    }
-    for at in layer.private.iter().flat_map(|list| &list.value) {
-        clash(at.value, "the tunnel's private network", &at.place);
-    }
-    for At { value, place } in tunnel
+    let endpoints = tunnel
         .peers
         .iter()
-        .filter_map(|peer| peer.endpoint.as_ref())
-    {
+        .filter_map(|peer| peer.endpoint.as_ref());
+    for At { value, place } in endpoints {
         match value.host {
-            Host::Address(address) => clash(address.into(), "the endpoint", place),
+            Host::Address(ip) if network.contains(ip) => {
+                clash(&format!("the endpoint `{ip}`"), &place.origin());
+            }
             // What a name resolves to is known only when it is looked up.
-            Host::Name(_) => {}
+            Host::Address(_) | Host::Name(_) => {}
         }
-    }
-}
-
-/// A single host without its prefix.
-fn shown(network: Ipv4Network) -> String {
-    match network.prefix() {
-        32 => network.ip().to_string(),
-        _ => network.to_string(),
     }
 }

@@ -62,6 +62,28 @@ pub struct Origin {
 ///
 /// Everything that is wrong, at once. No secret is in any of it.
 pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
+    whole(sources, read, Topology::Shared)
+}
+
+/// The same for the sealed topology, which has no exceptions for UDP.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once.
+pub fn load_sealed(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
+    whole(sources, read, Topology::Sealed)
+}
+
+/// What the configuration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topology {
+    /// The uplink's device carries LAN exceptions. Also where nobody said which.
+    Shared,
+    /// LAN exceptions are connections that are handed over.
+    Sealed,
+}
+
+fn whole(sources: &Sources, read: Read<'_>, topology: Topology) -> Result<Loaded, Errors> {
     let mut notes = Notes::default();
     let (environment, file) = layers(sources, read, &mut notes);
     let top = environment.inline.clone().unwrap_or_default();
@@ -76,7 +98,7 @@ pub fn load(sources: &Sources, read: Read<'_>) -> Result<Loaded, Errors> {
         resolve::require(&tunnel, &mut notes);
     }
     let layer = environment.over(file.unwrap_or_default());
-    check::check(&layer, &tunnel, &mut notes);
+    check::check(&layer, &tunnel, topology, &mut notes);
     let resolved = resolve::resolve(&layer, &tunnel, layer.wireguard.as_ref());
     loaded(resolved, notes)
 }
@@ -91,7 +113,7 @@ pub fn load_without_tunnel(sources: &Sources, read: Read<'_>) -> Result<Loaded, 
     let mut notes = Notes::default();
     let (environment, file) = layers(sources, read, &mut notes);
     let layer = environment.over(file.unwrap_or_default());
-    check::check(&layer, &WgQuick::default(), &mut notes);
+    check::check(&layer, &WgQuick::default(), Topology::Sealed, &mut notes);
     loaded(resolve::without_tunnel(&layer), notes)
 }
 

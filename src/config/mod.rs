@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use crate::net::{IfName, Port};
+use crate::net::IfName;
+use crate::net::inside::Inside;
 
 mod check;
 mod diagnostic;
+#[cfg(test)]
+pub(crate) mod drawn;
 mod env;
 #[cfg(test)]
 pub(crate) mod example;
@@ -30,13 +33,15 @@ mod place;
 mod resolve;
 pub mod search;
 mod secret;
+mod taken;
 mod tunnel;
 mod value;
 pub mod wgquick;
 
+pub use crate::net::lan::{Inbound, Lan, Outbound};
 pub use diagnostic::{Diagnostic, Errors};
 pub use env::is_read;
-pub use load::{Loaded, Origin, Sources, load, load_without_tunnel};
+pub use load::{Loaded, Origin, Sources, load, load_sealed, load_without_tunnel};
 pub use place::{At, Place, Source};
 pub use resolve::{SEALED_SOCKET, SOCKET};
 pub use secret::{PublicKey, Secret};
@@ -95,6 +100,17 @@ pub struct Tunnel {
     pub fwmark: Option<u32>,
 }
 
+impl Tunnel {
+    /// What is reached through the tunnel, and so never by the uplink.
+    pub fn inside(&self) -> Inside<'_> {
+        Inside {
+            addresses: &self.addresses,
+            dns: &self.dns,
+            private: &self.private,
+        }
+    }
+}
+
 /// Whether segmentation offloads may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,33 +154,6 @@ pub enum Host {
     Address(Ipv4Addr),
     /// Resolved over the uplink, through a permission of its own.
     Name(String),
-}
-
-/// LAN exceptions: each has a direction and names a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lan {
-    /// Who may open connections to which port of a joined program.
-    pub inbound: Vec<Inbound>,
-    /// Which host and port a joined program may open connections to.
-    pub outbound: Vec<Outbound>,
-}
-
-/// `{ from = "192.168.1.0/24", to = "tcp/8080" }`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inbound {
-    /// Clients.
-    pub from: Ipv4Network,
-    /// The port they may reach.
-    pub to: Port,
-}
-
-/// `{ to = "192.168.1.20", port = "tcp/445" }`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outbound {
-    /// The one host.
-    pub to: Ipv4Addr,
-    /// The one port.
-    pub port: Port,
 }
 
 /// `[sealed]`: how the two halves of the sealed topology find and know each other.

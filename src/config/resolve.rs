@@ -226,14 +226,15 @@ fn peer(index: usize, draft: &PeerDraft, origins: &mut Origins) -> Option<Peer> 
 fn lan(layer: &Layer, origins: &mut Origins) -> Lan {
     let inbound = |at: &InboundAt| {
         let (from, to) = (at.from.as_ref()?.value, at.to.as_ref()?.value);
-        Some(Inbound { from, to })
+        // What is wrong with it has been noted.
+        Inbound::new(from, to).ok()
     };
     let outbound = |at: &OutboundAt| {
         let (to, port) = (at.to.as_ref()?.value, at.port.as_ref()?.value);
-        Some(Outbound { to, port })
+        Outbound::new(to, port).ok()
     };
-    let show_in = |one: &Inbound| format!("{} to {}", one.from, one.to);
-    let show_out = |one: &Outbound| format!("{} {}", one.to, one.port);
+    let show_in = |one: &Inbound| format!("{} to {}", one.from(), one.to());
+    let show_out = |one: &Outbound| format!("{} {}", one.to(), one.port());
     Lan {
         inbound: origins.shown("lan.inbound", layer.inbound.as_ref(), inbound, show_in),
         outbound: origins.shown("lan.outbound", layer.outbound.as_ref(), outbound, show_out),

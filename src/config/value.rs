@@ -9,6 +9,7 @@ use x25519_dalek::StaticSecret;
 use super::diagnostic::Problem;
 use super::place::quiet;
 use super::{Endpoint, Host, LogFormat, LogLevel, Offload, PublicKey, Secret};
+use crate::net::networks::{NoHost, host as host_of};
 use crate::net::{IfName, NetError, Port};
 
 pub(super) type Parsed<T> = Result<T, Problem>;
@@ -136,7 +137,7 @@ pub(super) fn endpoint(text: &str) -> Parsed<Endpoint> {
         });
     }
     if host.eq_ignore_ascii_case("localhost") {
-        return Err(unreachable(host, "this machine itself"));
+        return Err(unreachable(host, NoHost::Loopback));
     }
     if !is_host_name(host) {
         let wrong = format!(
@@ -153,20 +154,12 @@ pub(super) fn endpoint(text: &str) -> Parsed<Endpoint> {
 
 /// An address that a packet can be sent to and answered from.
 pub(super) fn reachable(address: Ipv4Addr) -> Parsed<Ipv4Addr> {
-    let why = match address.octets()[0] {
-        0 => "no address of a host",
-        127 => "this machine itself",
-        224..=239 => "multicast",
-        240..=255 if address.is_broadcast() => "broadcast",
-        240..=255 => "reserved",
-        _ => return Ok(address),
-    };
-    Err(unreachable(&address.to_string(), why))
+    host_of(address).map_err(|why| unreachable(&address.to_string(), why))
 }
 
-fn unreachable(host: &str, why: &str) -> Problem {
+fn unreachable(host: &str, why: NoHost) -> Problem {
     Problem::new(
-        format!("`{host}` is {why}"),
+        format!("`{host}` {why}"),
         "write the address of one other host",
     )
 }

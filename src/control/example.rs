@@ -3,7 +3,7 @@
 use super::api::{
     Dns, Ipv6, KillSwitch, Lan, Leaks, Line, Report, State, Status, Topology, Tunnel,
 };
-use crate::config::{Inbound, Offload, Outbound, PublicKey};
+use crate::config::{Offload, PublicKey, example};
 use crate::gateway::BlockReason;
 use crate::leak::evidence::{Evidence, Found, Sensor};
 
@@ -54,14 +54,8 @@ pub(crate) fn connected() -> Status {
             found: Vec::new(),
         },
         lan: Lan {
-            inbound: vec![Inbound {
-                from: "192.168.1.0/24".parse().unwrap(),
-                to: "tcp/8080".parse().unwrap(),
-            }],
-            outbound: vec![Outbound {
-                to: "192.168.1.20".parse().unwrap(),
-                port: "tcp/445".parse().unwrap(),
-            }],
+            inbound: vec![example::inbound("192.168.1.0/24", "tcp/8080")],
+            outbound: vec![example::outbound("192.168.1.20", "tcp/445")],
         },
         ipv6: Ipv6::Off,
         dns: Dns {
@@ -163,6 +157,7 @@ pub(crate) fn stopped() -> Report {
         reason: reason.to_owned(),
         protocol: protocol.to_owned(),
         destination: to.map(|ip| ip.parse().unwrap()),
+        from: None,
         port,
         uid,
         packets,
@@ -191,6 +186,10 @@ pub(crate) fn stopped() -> Report {
             },
             line("ipv6", "icmpv6", Some("ff02::2"), None, None, 30),
             line("ipv6", "tcp", Some("2001:db8::9"), Some(443), client, 31),
+            Line {
+                from: Some("172.30.0.50".parse().unwrap()),
+                ..line("inbound", "tcp", None, Some(8080), None, 40)
+            },
             line("raw", "ether-88b5", None, None, root, 400),
         ],
     }

@@ -211,9 +211,10 @@ impl Host {
                 Ok(None)
             }
             ToEngine::Stopped(report) => {
+                let report = report.join(self.portal.refused(now));
                 for answer in self.curious.drain(..) {
                     // Whoever asked may have hung up.
-                    let _ = answer.send((*report).clone());
+                    let _ = answer.send(report.clone());
                 }
                 Ok(None)
             }
@@ -311,8 +312,8 @@ impl Host {
     }
 
     /// Asks the warden for the connection that a LAN client wants.
-    pub(super) async fn admit(&mut self, visitor: Visitor) -> Result<(), LinkError> {
-        let Some(wanted) = self.portal.admit(visitor, &self.config.lan) else {
+    pub(super) async fn admit(&mut self, visitor: Visitor, now: Instant) -> Result<(), LinkError> {
+        let Some(wanted) = self.portal.admit(visitor, &self.config.lan, now) else {
             return Ok(());
         };
         let connect = ToWarden::Connect {

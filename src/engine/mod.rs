@@ -200,7 +200,7 @@ async fn work(
             }
             Some(request) = questions.control.recv() => core.answer(request).await?,
             Some(question) = questions.metrics.recv() => core.scraped(question),
-            visitor = core.host.visitor(), if !blocked => core.host.admit(visitor).await?,
+            visitor = core.host.visitor(), if !blocked => core.host.admit(visitor, Instant::now()).await?,
             told = outside.told() => match told {
                 Told::Stop => return Ok(Ended::Stopped),
                 Told::Reload(config) => {

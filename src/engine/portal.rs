@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::copy_bidirectional_with_sizes;
@@ -15,8 +15,10 @@ use tokio::time;
 use tracing::{debug, info, warn};
 
 use crate::config::Lan;
+use crate::leak::refused::Refused;
+use crate::leak::stopped::Report;
 use crate::link::{Listeners, Visitor};
-use crate::net::Transport;
+use crate::net::{Port, Transport};
 
 /// Connections at a time. Each has two descriptors, of which a process has 1024 unless told otherwise.
 const MOST: usize = 400;
@@ -44,6 +46,9 @@ pub(super) struct Portal {
     /// LAN clients whose connection inside was asked for.
     waiting: BTreeMap<u64, TcpStream>,
     asked: u64,
+    /// LAN clients that no exception lets in, and since when they are counted.
+    refused: Refused,
+    began: Option<Instant>,
     connections: JoinSet<()>,
 }
 
@@ -58,7 +63,7 @@ pub(super) struct Wanted {
 impl Portal {
     /// Listens on the published ports and no other. What is missing is tried again with the next call.
     pub(super) fn follow(&mut self, lan: &Lan) {
-        let mut ports: Vec<_> = lan.inbound.iter().map(|rule| rule.to.number).collect();
+        let mut ports: Vec<_> = lan.inbound.iter().map(|rule| rule.to().number).collect();
         ports.sort_unstable();
         ports.dedup();
         if self.named != ports {
@@ -93,16 +98,14 @@ impl Portal {
     }
 
     /// Takes a client in, if its address and port are those of an exception and there is room.
-    pub(super) fn admit(&mut self, visitor: Visitor, lan: &Lan) -> Option<Wanted> {
+    pub(super) fn admit(&mut self, visitor: Visitor, lan: &Lan, now: Instant) -> Option<Wanted> {
         self.bury();
         let (port, client) = (visitor.at.port(), visitor.from);
-        let mut rules = lan.inbound.iter();
-        let permitted = rules.any(|rule| {
-            let same = rule.to.transport == Transport::Tcp && rule.to.number == port;
-            same && rule.from.contains(client)
-        });
-        if !permitted {
-            debug!(%client, port, "no [lan] inbound holds that client");
+        if !lan.admits(client, tcp(port)) {
+            let age = self.age(now);
+            if let Some(advice) = self.refused.note(client, tcp(port), age) {
+                debug!(%client, port, advice, "a client was refused: no [lan] inbound lets it in");
+            }
             reset(&visitor.stream);
             return None;
         }
@@ -115,6 +118,16 @@ impl Portal {
         let id = self.asked;
         self.waiting.insert(id, visitor.stream);
         Some(Wanted { id, port, client })
+    }
+
+    /// The LAN clients that were refused.
+    pub(super) fn refused(&mut self, now: Instant) -> Report {
+        let age = self.age(now);
+        self.refused.report(age)
+    }
+
+    fn age(&mut self, now: Instant) -> Duration {
+        now.saturating_duration_since(*self.began.get_or_insert(now))
     }
 
     /// The connection inside for a client that waits.
@@ -148,11 +161,7 @@ impl Portal {
         let Some(Ok(inside)) = inside.map(stream) else {
             return;
         };
-        let mut rules = lan.outbound.iter();
-        let permitted = rules.any(|rule| {
-            let tcp = rule.port.transport == Transport::Tcp;
-            tcp && rule.to == *to.ip() && rule.port.number == to.port()
-        });
+        let permitted = lan.reaches(*to.ip(), tcp(to.port()));
         if !permitted || self.connections.len() >= MOST {
             debug!(%to, permitted, "a connection to the LAN is not passed on");
             return reset(&inside);
@@ -182,6 +191,12 @@ impl Portal {
     fn bury(&mut self) {
         while self.connections.try_join_next().is_some() {}
     }
+}
+
+/// Only connections are handed over.
+fn tcp(number: u16) -> Port {
+    let transport = Transport::Tcp;
+    Port { transport, number }
 }
 
 /// Passes bytes on in both directions until both have ended: as fast as the slower side takes them, and an

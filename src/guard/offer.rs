@@ -9,7 +9,7 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Inbound, Lan, Outbound};
-use crate::net::networks::{LOOPBACK, METADATA, MULTICAST};
+use crate::net::networks::host;
 use crate::net::{IfName, mtu};
 use crate::policy::Policy;
 
@@ -66,14 +66,14 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
         return Err("the engine's tunnel has no address".to_owned());
     }
     for network in &offer.addresses {
-        if !is_host(network.ip()) {
-            return Err(format!(
-                "the tunnel's address {network} is not that of a host"
-            ));
+        if let Err(why) = host(network.ip()) {
+            return Err(format!("the tunnel's address {network} {why}"));
         }
     }
-    if let Some(resolver) = offer.dns.iter().find(|ip| !is_host(**ip)) {
-        return Err(format!("the tunnel's resolver {resolver} is not a host"));
+    for resolver in &offer.dns {
+        if let Err(why) = host(*resolver) {
+            return Err(format!("the tunnel's resolver {resolver} {why}"));
+        }
     }
     if offer.mtu < mtu::LEAST {
         return Err(format!(
@@ -83,12 +83,12 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
         ));
     }
     if let Some(rule) = offer.lan.inbound.iter().find(|rule| !inbound(own, rule)) {
-        let (from, to) = (rule.from, rule.to);
+        let (from, to) = (rule.from(), rule.to());
         let what = format!("[lan] inbound lets {from} reach {to}");
         return Err(missing(&what, "VPNGW_LAN_INBOUND"));
     }
     if let Some(rule) = offer.lan.outbound.iter().find(|rule| !outbound(own, rule)) {
-        let what = format!("[lan] outbound names {} {}", rule.to, rule.port);
+        let what = format!("[lan] outbound names {} {}", rule.to(), rule.port());
         return Err(missing(&what, "VPNGW_LAN_OUTBOUND"));
     }
     if let Some(port) = offer
@@ -132,8 +132,7 @@ fn with(own: &Config, offer: &Offer) -> Config {
 }
 
 fn inbound(own: &Config, rule: &Inbound) -> bool {
-    let holds = |known: &Inbound| known.to == rule.to && rule.from.is_subnet_of(known.from);
-    own.lan.inbound.iter().any(holds)
+    own.lan.inbound.iter().any(|known| known.covers(rule))
 }
 
 fn outbound(own: &Config, rule: &Outbound) -> bool {
@@ -152,15 +151,14 @@ fn missing(what: &str, variable: &str) -> String {
     )
 }
 
-fn is_host(ip: Ipv4Addr) -> bool {
-    let special = LOOPBACK.contains(ip) || MULTICAST.contains(ip) || ip.octets()[0] == 0;
-    !special && !METADATA.iter().any(|net| net.contains(ip))
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
+
     use super::*;
-    use crate::config::example;
+    use crate::config::drawn::drawn;
+    use crate::config::{example, load_sealed, load_without_tunnel};
 
     fn own() -> Config {
         let mut own = example::config();
@@ -193,14 +191,15 @@ mod tests {
 
     #[test]
     fn a_sealed_engine_gets_no_more_than_the_wardens_configuration_holds() {
-        let wider = refused(|o| o.lan.inbound[0].from = "192.168.0.0/16".parse().unwrap());
+        let wider = refused(|o| o.lan.inbound[0] = example::inbound("192.168.0.0/16", "tcp/8080"));
         assert!(wider.contains("VPNGW_LAN_INBOUND"), "{wider}");
-        refused(|o| o.lan.inbound[0].to = "tcp/8081".parse().unwrap());
-        refused(|o| o.lan.outbound[0].to = [172, 30, 0, 21].into());
-        refused(|o| o.lan.outbound[0].port = "tcp/139".parse().unwrap());
+        refused(|o| o.lan.inbound[0] = example::inbound("192.168.1.0/24", "tcp/8081"));
+        refused(|o| o.lan.outbound[0] = example::outbound("172.30.0.21", "tcp/445"));
+        refused(|o| o.lan.outbound[0] = example::outbound("172.30.0.20", "tcp/139"));
         refused(|o| o.forward = vec![6882]);
         refused(|o| o.private = vec!["10.0.0.0/8".parse().unwrap()]);
-        let narrower = |o: &mut Offer| o.lan.inbound[0].from = "192.168.1.7/32".parse().unwrap();
+        let narrower =
+            |o: &mut Offer| o.lan.inbound[0] = example::inbound("192.168.1.7/32", "tcp/8080");
         let mut offer = offer();
         narrower(&mut offer);
         assert!(agree(&own(), &offer).is_ok());
@@ -224,10 +223,28 @@ mod tests {
         refused(|o| o.dns = vec![[192, 168, 1, 9].into()]);
     }
 
+    /// What both services read of the same file fits.
+    #[test]
+    fn the_two_halves_agree_on_every_configuration_that_check_accepts() {
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let mut runner = TestRunner::new_with_rng(Cases::default(), rng);
+        let mut agreed = 0;
+        for _ in 0..1_000 {
+            let drawn = drawn().new_tree(&mut runner).unwrap().current();
+            if let Ok(engine) = drawn.load(load_sealed) {
+                let own = drawn.load(load_without_tunnel).unwrap().config;
+                let offer = Offer::of(&engine.config);
+                assert_eq!(agree(&own, &offer).map(|_| ()), Ok(()), "{drawn:#?}");
+                agreed += 1;
+            }
+        }
+        assert!(agreed > 100, "{agreed}");
+    }
+
     #[test]
     fn only_connections_are_handed_over() {
         let mut own = own();
-        own.lan.inbound[0].to = "udp/27015".parse().unwrap();
+        own.lan.inbound[0] = example::inbound("192.168.1.0/24", "udp/27015");
         let mut offer = offer();
         offer.lan = own.lan.clone();
         assert!(agree(&own, &offer).unwrap_err().contains("UDP"));

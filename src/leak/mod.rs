@@ -7,6 +7,8 @@ pub mod frame;
 pub mod packet;
 pub mod pcapng;
 mod permitted;
+pub mod refused;
+pub mod report;
 pub mod stopped;
 
 pub use permitted::permitted;

@@ -1,4 +1,4 @@
-//! Where a packet was going: what a person wants to know of one that was stopped. Pure; nothing here
+//! Where a packet was going, and from whom: what a person wants to know of one that was stopped. Pure; nothing here
 //! trusts the bytes.
 
 use std::fmt;
@@ -13,6 +13,8 @@ pub struct Packet {
     pub protocol: Protocol,
     /// Where it was going.
     pub to: Target,
+    /// From which host, as it says.
+    pub from: Option<IpAddr>,
 }
 
 /// A destination, as far as the headers name one.
@@ -72,6 +74,7 @@ impl Packet {
         let other = |protocol| Self {
             protocol,
             to: Target::default(),
+            from: None,
         };
         let Ok(frame) = EthernetFrame::new_checked(bytes) else {
             return other(Protocol::Ether(0));
@@ -103,7 +106,8 @@ fn ipv4(bytes: &[u8]) -> Option<Packet> {
         address: Some(packet.dst_addr().into()),
         port: port.flatten(),
     };
-    Some(Packet { protocol, to })
+    let from = Some(packet.src_addr().into());
+    Some(Packet { protocol, to, from })
 }
 
 fn ipv6(bytes: &[u8]) -> Option<Packet> {
@@ -118,7 +122,8 @@ fn ipv6(bytes: &[u8]) -> Option<Packet> {
         address: Some(packet.dst_addr().into()),
         port: port(protocol, &bytes[40..]),
     };
-    Some(Packet { protocol, to })
+    let from = Some(packet.src_addr().into());
+    Some(Packet { protocol, to, from })
 }
 
 fn protocol(number: u8) -> Protocol {
@@ -166,7 +171,7 @@ mod tests {
     }
 
     fn said(packet: Packet) -> String {
-        let Packet { protocol, to } = packet;
+        let Packet { protocol, to, .. } = packet;
         let (address, port) = (to.address, to.port);
         format!("{protocol} {address:?} {port:?}")
     }

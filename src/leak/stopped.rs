@@ -5,13 +5,12 @@
 //! eight destinations are kept, those tried most and the latest one; all others of it are one line.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use super::packet::{Protocol, Target};
 use crate::policy::Reason;
+
+pub use super::report::{Line, MOST_LINES, Report};
 
 /// Destinations shown of each reason, protocol and user.
 const ROWS: usize = 8;
@@ -22,9 +21,6 @@ const MOST_GROUPS: usize = 128;
 /// Other destinations that are remembered to be counted once, of all groups together. A `Target` has 22
 /// bytes and a tree is half full at worst, so this is 1 MiB, and all the rest 120 KiB.
 const MOST_TARGETS: usize = 20_000;
-
-/// Lines of a report, which has to fit a message between the two halves (64 KiB) at 350 bytes a line.
-pub const MOST_LINES: usize = 160;
 
 /// Who sent what, and why it was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,58 +67,16 @@ struct Seen {
     last: Duration,
 }
 
-/// What was stopped, as the control API says it. Fields are only ever added.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// Why stopped packets are not looked at, if they are not. Then `lines` says nothing.
-    pub problem: Option<String>,
-    /// Packets of lines that are not here: too many lines, or forgotten since.
-    pub omitted: u64,
-    /// Packets that came faster than they were looked at. The metrics count them, no line does.
-    pub lost: u64,
-    /// Groups with the latest first, and in each its destinations in the same order.
-    pub lines: Vec<Line>,
-}
-
-/// Packets stopped for one reason, of one protocol, user and destination; or the rest of their kind.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line {
-    /// The word of the rule that stopped them.
-    pub reason: String,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, `arp`, `ip-47`, `ether-88b5`.
-    pub protocol: String,
-    /// Where they were going.
-    pub destination: Option<IpAddr>,
-    /// The destination port, of TCP and UDP.
-    pub port: Option<u16>,
-    /// Who sent them, where the kernel knows.
-    pub uid: Option<u32>,
-    /// How many.
-    pub packets: u64,
-    /// Seconds since the first one.
-    pub first_seconds_ago: f64,
-    /// Seconds since the last one.
-    pub last_seconds_ago: f64,
-    /// How many destinations this line stands for, if it is not one: all others of this reason,
-    /// protocol and user.
-    pub other_destinations: Option<u64>,
-    /// Whether there were more than could be remembered.
-    pub more: bool,
-    /// Whether the gateway itself sent them: it tries a way out once a minute, to prove that it is closed.
-    #[serde(default)]
-    pub own: bool,
-}
-
 impl Stopped {
-    /// Notes one packet.
-    pub fn note(&mut self, group: Group, to: Target, now: Duration) {
+    /// Notes one packet. Returns whether its destination was not in sight.
+    pub fn note(&mut self, group: Group, to: Target, now: Duration) -> bool {
         if !self.groups.contains_key(&group) && self.groups.len() >= MOST_GROUPS {
             self.forget_one();
         }
         let crowd = self.groups.entry(group).or_default();
         if let Some((_, seen)) = crowd.rows.iter_mut().find(|(target, _)| *target == to) {
             seen.again(now);
-            return;
+            return false;
         }
         if crowd.rows.len() >= ROWS
             && let Some(least) = crowd.least()
@@ -133,6 +87,7 @@ impl Stopped {
         let back = crowd.others.as_mut().is_some_and(|o| o.targets.remove(&to));
         self.remembered -= usize::from(back);
         crowd.rows.push((to, Seen::once(now)));
+        true
     }
 
     /// What a person is told.
@@ -234,10 +189,12 @@ impl Seen {
 
 fn line(group: &Group, to: Target, seen: Seen, now: Duration) -> Line {
     let ago = |then: Duration| now.saturating_sub(then).as_secs_f64();
+    let inbound = group.reason == Reason::Inbound;
     Line {
         reason: group.reason.to_string(),
         protocol: group.protocol.to_string(),
-        destination: to.address,
+        destination: to.address.filter(|_| !inbound),
+        from: to.address.filter(|_| inbound),
         port: to.port,
         uid: group.uid,
         packets: seen.count,
@@ -251,6 +208,8 @@ fn line(group: &Group, to: Target, seen: Seen, now: Duration) -> Line {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -392,7 +351,7 @@ mod tests {
         }
         let json = serde_json::to_value(stopped.report(at(5))).unwrap();
         let first = serde_json::json!({
-            "reason": "other", "protocol": "udp", "destination": "0.0.0.7", "port": 8, "uid": 1000,
+            "reason": "other", "protocol": "udp", "destination": "0.0.0.7", "from": null, "port": 8, "uid": 1000,
             "packets": 1, "first_seconds_ago": 2.0, "last_seconds_ago": 2.0,
             "other_destinations": null, "more": false, "own": false,
         });
@@ -413,6 +372,7 @@ mod tests {
             reason: "docker-resolver".to_owned(),
             protocol: "ether-88b5".to_owned(),
             destination: Some("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()),
+            from: None,
             port: Some(u16::MAX),
             uid: Some(u32::MAX),
             packets: u64::MAX,

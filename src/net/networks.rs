@@ -47,6 +47,73 @@ pub const METADATA: [Ipv4Network; 5] = [
     network([168, 63, 129, 16], 32),
 ];
 
+/// Docker's resolver: answers on loopback, asks from outside the namespace.
+pub const DOCKER_RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// Why an address is not that of one other host: whoever has it cannot be sent a packet, or must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoHost {
+    /// [`DOCKER_RESOLVER`].
+    #[error("is Docker's resolver")]
+    DockerResolver,
+    /// In [`LOOPBACK`].
+    #[error("is this machine itself")]
+    Loopback,
+    /// In 0.0.0.0/8 (RFC 1122, section 3.2.1.3).
+    #[error("is no address of a host")]
+    Nobody,
+    /// In 224.0.0.0/4.
+    #[error("is multicast")]
+    Multicast,
+    /// 255.255.255.255
+    #[error("is broadcast")]
+    Broadcast,
+    /// The rest of 240.0.0.0/4.
+    #[error("is reserved")]
+    Reserved,
+    /// In [`METADATA`].
+    #[error("is a cloud's metadata address")]
+    Metadata,
+}
+
+/// The address, if it is that of one other host that a packet can be sent to and answered from.
+///
+/// # Errors
+///
+/// Why it is not.
+pub fn host(ip: Ipv4Addr) -> Result<Ipv4Addr, NoHost> {
+    Err(if ip == DOCKER_RESOLVER {
+        NoHost::DockerResolver
+    } else if ip.is_loopback() {
+        NoHost::Loopback
+    } else if ip.octets()[0] == 0 {
+        NoHost::Nobody
+    } else if ip.is_multicast() {
+        NoHost::Multicast
+    } else if ip.is_broadcast() {
+        NoHost::Broadcast
+    } else if MULTICAST.contains(ip) {
+        NoHost::Reserved
+    } else if METADATA.iter().any(|net| net.contains(ip)) {
+        NoHost::Metadata
+    } else {
+        return Ok(ip);
+    })
+}
+
+/// Whether it is the first or last address of a network that has such (RFC 3021: a /31 has none).
+pub fn is_edge(network: Ipv4Network, ip: Ipv4Addr) -> bool {
+    network.prefix() < 31 && (ip == network.network() || ip == network.broadcast())
+}
+
+/// A network as people write it: a single host without its prefix.
+pub fn shown(network: Ipv4Network) -> String {
+    match network.prefix() {
+        32 => network.ip().to_string(),
+        _ => network.to_string(),
+    }
+}
+
 /// The network with the host bits cleared, as rules and routes are written.
 pub fn masked(network: Ipv4Network) -> Ipv4Network {
     // The prefix is that of a network, so it is never refused.
@@ -58,5 +125,34 @@ const fn network(octets: [u8; 4], prefix: u8) -> Ipv4Network {
     match Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix) {
         Some(network) => network,
         None => panic!("a prefix is at most 32"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_one_that_can_be_sent_a_packet_and_may_be() {
+        for (ip, why) in [
+            ("127.0.0.11", NoHost::DockerResolver),
+            ("127.0.0.1", NoHost::Loopback),
+            ("127.255.255.255", NoHost::Loopback),
+            ("0.0.0.0", NoHost::Nobody),
+            ("0.1.2.3", NoHost::Nobody),
+            ("224.0.0.1", NoHost::Multicast),
+            ("239.255.255.250", NoHost::Multicast),
+            ("240.0.0.1", NoHost::Reserved),
+            ("255.255.255.254", NoHost::Reserved),
+            ("255.255.255.255", NoHost::Broadcast),
+            ("169.254.169.254", NoHost::Metadata),
+            ("169.254.170.2", NoHost::Metadata),
+            ("168.63.129.16", NoHost::Metadata),
+        ] {
+            assert_eq!(host(ip.parse().unwrap()), Err(why), "{ip}");
+        }
+        for ip in ["1.1.1.1", "10.0.0.0", "169.254.1.1", "223.255.255.255"] {
+            assert!(host(ip.parse().unwrap()).is_ok(), "{ip}");
+        }
     }
 }

@@ -118,8 +118,8 @@ fn lan_routes(config: &Config, uplink: &Uplink) -> Vec<Route> {
     if let Some(gateway) = uplink.gateway {
         routes.push(toward(uplink, MAIN, gateway.into()));
     }
-    let inbound = config.lan.inbound.iter().map(|exception| exception.from);
-    let outbound = config.lan.outbound.iter().map(|exception| exception.to);
+    let inbound = config.lan.inbound.iter().map(|exception| exception.from());
+    let outbound = config.lan.outbound.iter().map(|exception| exception.to());
     for network in inbound.chain(outbound.map(Ipv4Network::from)) {
         let network = networks::masked(network);
         // Never a default route by the uplink, whatever the configuration says.
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn an_exception_wider_than_the_link_keeps_the_link_direct() {
         let mut config = config();
-        config.lan.inbound[0].from = "172.16.0.0/12".parse().unwrap();
+        config.lan.inbound[0] = crate::config::example::inbound("172.16.0.0/12", "tcp/8080");
         let lines = lines(&plan(&config));
         for wanted in [
             "172.16.0.0/12 via 172.30.0.1 dev eth0 src 172.30.0.2 onlink proto 30",
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn no_configuration_leads_to_a_default_route_by_the_uplink() {
         let mut config = config();
-        config.lan.inbound[0].from = "0.0.0.0/0".parse().unwrap();
+        config.lan.inbound[0] = crate::config::example::inbound("10.0.0.0/8", "tcp/8080");
         for route in plan(&config).routes {
             let default = route.table == MAIN && route.destination.prefix() == 0;
             assert!(!default || route.device != Some(uplink().device), "{route}");

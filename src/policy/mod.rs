@@ -15,7 +15,7 @@ pub mod verdict;
 pub mod way;
 
 pub use flow::{Device, DeviceKind, Direction, Flow, Protocol};
-pub use of::{Holes, PolicyError};
+pub use of::{Holes, PolicyError, Unfit};
 pub use verdict::{Reason, Verdict, verdict};
 pub use way::Way;
 
@@ -92,5 +92,7 @@ pub enum Permit {
     },
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod tests;

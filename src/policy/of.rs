@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 
-use super::verdict::{DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS};
 use super::{Hole, Policy, TunnelPolicy, UplinkPolicy};
-use crate::config::{Config, Inbound, Outbound};
-use crate::net::networks::{METADATA, MULTICAST, masked};
-use crate::net::{IfName, Port, Transport, Uplink};
+use crate::config::{Config, Lan};
+use crate::net::inside::{Inside, Overlap};
+use crate::net::networks::{self, NoHost, is_edge};
+use crate::net::{IfName, Uplink};
 
 /// The UDP flows of our own that are open now. `Default` is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,23 +25,20 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// A permission that would open more than it says: an endpoint inside a LAN exception or the
-    /// tunnel, an exception that overlaps the tunnel, an address that is no single host.
+    /// A permission that would open more than it says: an endpoint inside a LAN exception or the tunnel, an
+    /// exception for what the uplink's own network does not have. Of a configuration that was loaded as a whole
+    /// only what the uplink and a looked-up name decide can be wrong.
     pub fn of(config: &Config, uplink: &Uplink, holes: Holes) -> Result<Self, PolicyError> {
-        let tunnel = TunnelPolicy::of(config);
+        let (tunnel, inside) = (TunnelPolicy::of(config), config.tunnel.inside());
         check_uplink(uplink, &tunnel)?;
         if let Some(hole) = &holes.endpoint {
-            check_endpoint(hole, uplink, &tunnel, config)?;
+            check_endpoint(hole, uplink, inside, &config.lan)?;
         }
         if let Some(hole) = &holes.resolver {
-            check_resolver(hole, uplink, &tunnel)?;
+            check_resolver(hole, uplink, inside)?;
         }
-        for rule in &config.lan.inbound {
-            check_inbound(rule, &tunnel)?;
-        }
-        for rule in &config.lan.outbound {
-            check_outbound(rule, Some(uplink), &tunnel)?;
-        }
+        check_lan(&config.lan, inside)?;
+        check_lan_on(uplink, &config.lan)?;
         Ok(Self {
             uplink: Some(UplinkPolicy {
                 device: uplink.device.clone(),
@@ -63,24 +60,11 @@ impl Policy {
     /// A LAN exception that would open more than it says, or that is no TCP: only connections can be handed
     /// over.
     pub fn sealed(config: &Config) -> Result<Self, PolicyError> {
-        let tunnel = TunnelPolicy::of(config);
-        let over_udp = |port: Port| port.transport == Transport::Udp;
-        for rule in &config.lan.inbound {
-            if over_udp(rule.to) {
-                return Err(PolicyError::SealedUdp(inbound_text(rule)));
-            }
-            check_inbound(rule, &tunnel)?;
+        if let Some(rule) = config.lan.over_udp() {
+            return Err(PolicyError::SealedUdp(rule));
         }
-        for rule in &config.lan.outbound {
-            if over_udp(rule.port) {
-                return Err(PolicyError::SealedUdp(outbound_text(rule)));
-            }
-            check_outbound(rule, None, &tunnel)?;
-        }
-        Ok(Self {
-            uplink: None,
-            tunnel: Some(tunnel),
-        })
+        check_lan(&config.lan, config.tunnel.inside())?;
+        Ok(Self::without_uplink(config))
     }
 
     /// The policy while there is no uplink: the tunnel device keeps its permissions, nothing leaves.
@@ -109,9 +93,7 @@ fn check_uplink(uplink: &Uplink, tunnel: &TunnelPolicy) -> Result<(), PolicyErro
         return Err(PolicyError::UplinkDevice(uplink.device.clone()));
     }
     let address = uplink.address.ip();
-    if let Some(what) = no_host(address) {
-        return Err(PolicyError::UplinkAddress(address, what));
-    }
+    networks::host(address).map_err(|why| PolicyError::UplinkAddress(address, why))?;
     let clash = |net: &Ipv4Network| net.contains(address) || uplink.address.contains(net.ip());
     match tunnel.addresses.iter().copied().find(clash) {
         Some(net) => Err(PolicyError::UplinkInTunnel(uplink.address, net)),
@@ -122,23 +104,25 @@ fn check_uplink(uplink: &Uplink, tunnel: &TunnelPolicy) -> Result<(), PolicyErro
 fn check_endpoint(
     hole: &Hole,
     uplink: &Uplink,
-    tunnel: &TunnelPolicy,
-    config: &Config,
+    inside: Inside<'_>,
+    lan: &Lan,
 ) -> Result<(), PolicyError> {
-    check_remote(hole, uplink, tunnel).map_err(|(ip, why)| PolicyError::Endpoint(ip, why))?;
     let ip = *hole.remote.ip();
-    let refuse = |rule: String| Err(PolicyError::EndpointInLan { ip, rule });
-    if let Some(rule) = config.lan.inbound.iter().find(|r| r.from.contains(ip)) {
-        return refuse(inbound_text(rule));
+    check_remote(hole, uplink, inside).map_err(|why| PolicyError::Endpoint(ip, why))?;
+    let inbound = lan.inbound.iter().find(|rule| rule.from().contains(ip));
+    let outbound = lan.outbound.iter().find(|rule| rule.to() == ip);
+    let rule = inbound
+        .map(ToString::to_string)
+        .or_else(|| outbound.map(ToString::to_string));
+    match rule {
+        Some(rule) => Err(PolicyError::EndpointInLan { ip, rule }),
+        None => Ok(()),
     }
-    if let Some(rule) = config.lan.outbound.iter().find(|r| r.to == ip) {
-        return refuse(outbound_text(rule));
-    }
-    Ok(())
 }
 
-fn check_resolver(hole: &Hole, uplink: &Uplink, tunnel: &TunnelPolicy) -> Result<(), PolicyError> {
-    check_remote(hole, uplink, tunnel).map_err(|(ip, why)| PolicyError::Resolver(ip, why))?;
+fn check_resolver(hole: &Hole, uplink: &Uplink, inside: Inside<'_>) -> Result<(), PolicyError> {
+    let ip = *hole.remote.ip();
+    check_remote(hole, uplink, inside).map_err(|why| PolicyError::Resolver(ip, why))?;
     if hole.remote.port() != 53 {
         return Err(PolicyError::ResolverPort(hole.remote.port()));
     }
@@ -146,136 +130,85 @@ fn check_resolver(hole: &Hole, uplink: &Uplink, tunnel: &TunnelPolicy) -> Result
 }
 
 /// What both holes have in common: one host outside the tunnel that is not ourselves.
-fn check_remote(
-    hole: &Hole,
-    uplink: &Uplink,
-    tunnel: &TunnelPolicy,
-) -> Result<(), (Ipv4Addr, &'static str)> {
+fn check_remote(hole: &Hole, uplink: &Uplink, inside: Inside<'_>) -> Result<(), Unfit> {
     let ip = *hole.remote.ip();
-    let own = uplink.address.ip() == ip || tunnel.addresses.iter().any(|a| a.ip() == ip);
-    let why = if let Some(what) = no_host(ip) {
-        what
-    } else if own {
-        "is our own address"
-    } else if tunnel.addresses.iter().any(|net| net.contains(ip)) {
-        "is inside the prefix of the tunnel's address"
-    } else if tunnel.private.iter().any(|net| net.contains(ip)) {
-        "is inside a network of [tunnel] private"
-    } else if tunnel.dns.contains(&ip) {
-        "is one of the tunnel's resolvers"
-    } else if is_edge(uplink.address, ip) {
-        "is the network or broadcast address of the uplink"
-    } else if hole.remote.port() == 0 || hole.source_port == 0 {
-        "has port 0"
-    } else if hole.mark.0 == 0 {
-        "has no mark, so every program's packets would match"
-    } else {
-        return Ok(());
-    };
-    Err((ip, why))
+    networks::host(ip)?;
+    if uplink.address.ip() == ip {
+        return Err(Unfit::Own);
+    }
+    if is_edge(uplink.address, ip) {
+        return Err(Unfit::Edge);
+    }
+    if let Some(overlap) = inside.overlaps(ip.into()).next() {
+        return Err(Unfit::Inside(overlap));
+    }
+    if hole.remote.port() == 0 || hole.source_port == 0 {
+        return Err(Unfit::NoPort);
+    }
+    if hole.mark.0 == 0 {
+        return Err(Unfit::NoMark);
+    }
+    Ok(())
 }
 
-fn check_inbound(rule: &Inbound, tunnel: &TunnelPolicy) -> Result<(), PolicyError> {
-    let refuse = |why| {
-        Err(PolicyError::Lan {
-            rule: inbound_text(rule),
-            why,
-        })
+/// A destination is reached through the tunnel or on the LAN, never both.
+fn check_lan(lan: &Lan, inside: Inside<'_>) -> Result<(), PolicyError> {
+    let overlap = |network: Ipv4Network, rule: &dyn ToString| {
+        let overlap = inside.overlaps(network).next()?;
+        let rule = rule.to_string();
+        Some(PolicyError::LanInTunnel { rule, overlap })
     };
-    let from = masked(rule.from);
-    if from.prefix() == 0 {
-        return refuse("names every address");
-    }
-    if from.overlaps(MULTICAST) {
-        return refuse("holds multicast or broadcast addresses");
-    }
-    if from.ip().is_loopback() {
-        return refuse("holds loopback addresses");
-    }
-    if METADATA.contains(&from) {
-        return refuse("is a metadata service");
-    }
-    match tunnel_overlap(from, tunnel) {
-        Some(why) => refuse(why),
+    let mut inbound = lan.inbound.iter().map(|rule| overlap(rule.from(), rule));
+    let mut outbound = lan
+        .outbound
+        .iter()
+        .map(|rule| overlap(rule.to().into(), rule));
+    match inbound
+        .find_map(|it| it)
+        .or_else(|| outbound.find_map(|it| it))
+    {
+        Some(error) => Err(error),
         None => Ok(()),
     }
 }
 
-fn check_outbound(
-    rule: &Outbound,
-    uplink: Option<&Uplink>,
-    tunnel: &TunnelPolicy,
-) -> Result<(), PolicyError> {
-    let refuse = |why| {
-        Err(PolicyError::Lan {
-            rule: outbound_text(rule),
-            why,
-        })
-    };
-    if let Some(what) = no_host(rule.to) {
-        return refuse(what);
+/// What only the uplink shows to be no host of the LAN.
+fn check_lan_on(uplink: &Uplink, lan: &Lan) -> Result<(), PolicyError> {
+    for rule in &lan.outbound {
+        let why = if rule.to() == uplink.address.ip() {
+            Unfit::Own
+        } else if is_edge(uplink.address, rule.to()) {
+            Unfit::Edge
+        } else {
+            continue;
+        };
+        let rule = rule.to_string();
+        return Err(PolicyError::LanOnUplink { rule, why });
     }
-    if let Some(uplink) = uplink {
-        if rule.to == uplink.address.ip() {
-            return refuse("is our own address");
-        }
-        if is_edge(uplink.address, rule.to) {
-            return refuse("is the network or broadcast address of the uplink");
-        }
-    }
-    if DNS_PORTS.contains(&rule.port.number) {
-        return refuse("is DNS past the tunnel");
-    }
-    if MAPPING_PORTS.contains(&rule.port.number) {
-        return refuse("is UPnP, NAT-PMP or PCP, which opens ports past the tunnel");
-    }
-    match tunnel_overlap(Ipv4Network::from(rule.to), tunnel) {
-        Some(why) => refuse(why),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-fn tunnel_overlap(net: Ipv4Network, tunnel: &TunnelPolicy) -> Option<&'static str> {
-    if tunnel.addresses.iter().any(|a| a.overlaps(net)) {
-        Some("overlaps the prefix of the tunnel's address")
-    } else if tunnel.dns.iter().any(|ip| net.contains(*ip)) {
-        Some("holds one of the tunnel's resolvers")
-    } else if tunnel.private.iter().any(|p| p.overlaps(net)) {
-        Some("overlaps a network of [tunnel] private")
-    } else {
-        None
-    }
-}
-
-/// Why an address is not that of one other host, if it is not.
-fn no_host(ip: Ipv4Addr) -> Option<&'static str> {
-    if ip == DOCKER_RESOLVER {
-        Some("is Docker's resolver")
-    } else if ip.is_loopback() {
-        Some("is a loopback address")
-    } else if ip.octets()[0] == 0 {
-        Some("is not an address of a host")
-    } else if MULTICAST.contains(ip) {
-        Some("is a multicast, reserved or broadcast address")
-    } else if METADATA.iter().any(|net| net.contains(ip)) {
-        Some("is a metadata service")
-    } else {
-        None
-    }
-}
-
-/// Whether it is the first or last address of a link that has such (RFC 3021: a /31 has none).
-fn is_edge(link: Ipv4Network, ip: Ipv4Addr) -> bool {
-    link.prefix() < 31 && (ip == link.network() || ip == link.broadcast())
-}
-
-fn inbound_text(rule: &Inbound) -> String {
-    format!("{{ from = \"{}\", to = \"{}\" }}", rule.from, rule.to)
-}
-
-fn outbound_text(rule: &Outbound) -> String {
-    let port: Port = rule.port;
-    format!("{{ to = \"{}\", port = \"{port}\" }}", rule.to)
+/// Why an address cannot be reached by the uplink, or must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It is not that of one other host.
+    #[error(transparent)]
+    NoHost(#[from] NoHost),
+    /// It is the uplink's own address.
+    #[error("is our own address")]
+    Own,
+    /// It is the first or last address of the uplink's network.
+    #[error("is the network or broadcast address of the uplink")]
+    Edge,
+    /// It is reached through the tunnel.
+    #[error("is reached through the tunnel, because of {0}")]
+    Inside(Overlap),
+    /// Nothing listens at port 0.
+    #[error("has port 0")]
+    NoPort,
+    /// Without a mark every program's packets would match.
+    #[error("has no mark, so every program's packets would match")]
+    NoMark,
 }
 
 /// A permission that would open more than it says.
@@ -288,15 +221,15 @@ pub enum PolicyError {
     UplinkDevice(IfName),
     /// The uplink's own address is no host address.
     #[error("the uplink's address {0} {1}: give the uplink an address of its network")]
-    UplinkAddress(Ipv4Addr, &'static str),
+    UplinkAddress(Ipv4Addr, NoHost),
     /// Uplink and tunnel share addresses.
     #[error(
         "the uplink's network {0} and the tunnel's address {1} overlap: move the uplink to another network"
     )]
     UplinkInTunnel(Ipv4Network, Ipv4Network),
     /// The endpoint is not one host outside the tunnel.
-    #[error("the endpoint {0} {1}: it must be one host reached by the uplink")]
-    Endpoint(Ipv4Addr, &'static str),
+    #[error("the endpoint {0} {1}; it must be one host that the uplink reaches")]
+    Endpoint(Ipv4Addr, Unfit),
     /// A LAN exception holds the endpoint.
     #[error("the endpoint {ip} is inside the LAN exception {rule}: narrow the exception")]
     EndpointInLan {
@@ -306,8 +239,8 @@ pub enum PolicyError {
         rule: String,
     },
     /// The resolver is not one host outside the tunnel.
-    #[error("the resolver {0} {1}: it must be one host reached by the uplink")]
-    Resolver(Ipv4Addr, &'static str),
+    #[error("the resolver {0} {1}; it must be one host that the uplink reaches")]
+    Resolver(Ipv4Addr, Unfit),
     /// The resolver is asked on another port than DNS has.
     #[error("the resolver's port is {0}: it must be 53")]
     ResolverPort(u16),
@@ -316,12 +249,20 @@ pub enum PolicyError {
         "the LAN exception {0} is for UDP, and the sealed topology hands over TCP connections only: remove it, or use the shared topology"
     )]
     SealedUdp(String),
-    /// A LAN exception reaches where none may.
-    #[error("the LAN exception {rule} {why}: remove or narrow it")]
-    Lan {
+    /// A LAN exception names what is reached through the tunnel.
+    #[error("the LAN exception {rule} overlaps {overlap}: remove or narrow it")]
+    LanInTunnel {
         /// The exception, as it stands in the configuration.
         rule: String,
-        /// What is wrong with it.
-        why: &'static str,
+        /// What of the tunnel.
+        overlap: Overlap,
+    },
+    /// A LAN exception names what is no host of the uplink's network.
+    #[error("the LAN exception {rule} {why}: remove it, or name another host")]
+    LanOnUplink {
+        /// The exception, as it stands in the configuration.
+        rule: String,
+        /// What is wrong with its host.
+        why: Unfit,
     },
 }

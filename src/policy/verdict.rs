@@ -8,18 +8,9 @@ use std::str::FromStr;
 use ipnetwork::Ipv4Network;
 
 use super::{DeviceKind, Direction, Flow, Hole, Policy, Protocol, TunnelPolicy, UplinkPolicy};
-use crate::net::Transport;
-use crate::net::networks::{LOOPBACK, METADATA, MULTICAST, NOT_GLOBAL, masked};
-
-/// Docker's resolver: answers on loopback, asks from outside the namespace.
-pub const DOCKER_RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
-
-/// DNS and DNS over TLS or QUIC (RFC 1035, RFC 7858, RFC 9250).
-pub const DNS_PORTS: [u16; 2] = [53, 853];
-
-/// UPnP discovery, NAT-PMP and PCP (UPnP Device Architecture 2.0, RFC 6886, RFC 6887): they ask the
-/// router of the LAN for a way in past the tunnel.
-pub const MAPPING_PORTS: [u16; 3] = [1900, 5350, 5351];
+use crate::net::networks::{DOCKER_RESOLVER, LOOPBACK, METADATA, MULTICAST, NOT_GLOBAL, masked};
+use crate::net::ports::{DNS_PORTS, MAPPING_PORTS};
+use crate::net::{Port, Transport};
 
 /// Why a packet passes or not. Each rule of the ruleset carries one as its comment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +49,8 @@ pub enum Reason {
     Arp,
     /// Neither from here nor to here.
     Forward,
+    /// A connection or datagram that comes by the uplink, for which no LAN exception is.
+    Inbound,
     /// A frame that passed no rule of `output`: by AF_PACKET, or of no protocol we know.
     Raw,
     /// Nothing permits it.
@@ -66,7 +59,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Loopback,
         Self::Ipv6,
         Self::DockerResolver,
@@ -84,6 +77,7 @@ impl Reason {
         Self::Spoofed,
         Self::Arp,
         Self::Forward,
+        Self::Inbound,
         Self::Raw,
         Self::Other,
     ];
@@ -108,6 +102,7 @@ impl Reason {
             Self::Spoofed => "spoofed",
             Self::Arp => "arp",
             Self::Forward => "forward",
+            Self::Inbound => "inbound",
             Self::Raw => "raw",
             Self::Other => "other",
         }
@@ -258,17 +253,19 @@ fn lan_output(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
     if uplink.address != packet.source {
         return refuse(Reason::Other);
     }
-    let answers = uplink.inbound.iter().any(|rule| {
-        rule.to.transport == transport
-            && rule.to.number == from
-            && rule.from.contains(packet.destination)
-    });
+    let at = |number| Port { transport, number };
+    let remote = packet.destination;
+    let answers = uplink
+        .inbound
+        .iter()
+        .any(|rule| rule.admits(remote, at(from)));
     if packet.flow.reply && answers {
         return accept(Reason::LanInbound);
     }
-    let asks = uplink.outbound.iter().any(|rule| {
-        rule.port.transport == transport && rule.port.number == to && rule.to == packet.destination
-    });
+    let asks = uplink
+        .outbound
+        .iter()
+        .any(|rule| rule.admits(remote, at(to)));
     if asks {
         accept(Reason::LanOutbound)
     } else {
@@ -311,18 +308,24 @@ fn lan_input(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
     if uplink.address != packet.destination {
         return refuse(Reason::Other);
     }
-    let asks = uplink.inbound.iter().any(|rule| {
-        rule.to.transport == transport && rule.to.number == to && rule.from.contains(packet.source)
-    });
-    let answers = uplink.outbound.iter().any(|rule| {
-        rule.port.transport == transport && rule.port.number == from && rule.to == packet.source
-    });
+    let at = |number| Port { transport, number };
+    let remote = packet.source;
+    let asks = uplink
+        .inbound
+        .iter()
+        .any(|rule| rule.admits(remote, at(to)));
+    let answers = uplink
+        .outbound
+        .iter()
+        .any(|rule| rule.admits(remote, at(from)));
     if asks {
         accept(Reason::LanInbound)
     } else if answers && packet.flow.reply {
         accept(Reason::LanOutbound)
-    } else {
+    } else if packet.flow.reply {
         refuse(Reason::Other)
+    } else {
+        refuse(Reason::Inbound)
     }
 }
 
@@ -345,8 +348,8 @@ pub fn impossible_sources(policy: &Policy) -> Vec<Ipv4Network> {
     }
     if let Some(uplink) = &policy.uplink {
         found.push(Ipv4Network::from(uplink.address));
-        found.extend(uplink.inbound.iter().map(|rule| masked(rule.from)));
-        found.extend(uplink.outbound.iter().map(|r| Ipv4Network::from(r.to)));
+        found.extend(uplink.inbound.iter().map(|rule| rule.from()));
+        found.extend(uplink.outbound.iter().map(|r| Ipv4Network::from(r.to())));
     }
     found.sort_unstable();
     found.dedup();

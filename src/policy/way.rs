@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Permit;
 use crate::config::{Config, Host};
+use crate::net::networks;
 
 /// The port of DNS (RFC 1035, section 4.2.1).
 const DNS: u16 = 53;
@@ -51,7 +52,7 @@ pub fn check(
             let known = match peer.endpoint.host {
                 Host::Address(ip) => ip == *address.ip(),
                 // What a resolver says is only ever taken as a server on the Internet or the LAN.
-                Host::Name(_) => is_host(*address.ip()),
+                Host::Name(_) => networks::host(*address.ip()).is_ok(),
             };
             if known && peer.endpoint.port == address.port() {
                 Ok(Some(Way::Endpoint(*address)))
@@ -67,15 +68,6 @@ fn no_resolver(name: &str) -> String {
         "the endpoint is the name `{name}` and no resolver of the uplink is known (Docker's own at 127.0.0.11 is \
          not asked): set `[uplink] resolver`, or write the endpoint as an address"
     )
-}
-
-fn is_host(ip: Ipv4Addr) -> bool {
-    !(ip.is_loopback()
-        || ip.is_multicast()
-        || ip.is_broadcast()
-        || ip.is_unspecified()
-        || ip.is_link_local()
-        || ip.octets()[0] >= 240)
 }
 
 #[cfg(test)]

@@ -95,6 +95,7 @@ impl Match {
                         remote: *remote,
                     }
             }
+            Self::New => !flow.reply,
             Self::Reply | Self::Related | Self::Established | Self::EstablishedOrRelated => {
                 flow.reply
             }

@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 use ipnetwork::Ipv4Network;
 
 use super::attribute::{put, put_nested, put_str, put_u32};
-use super::{End, Family, LOG_BYTES, LOG_CAPTURE, Match, Rule};
+use super::{End, Family, LOG_BYTES, LOG_CAPTURE, LOG_INPUT, Match, Rule};
 use crate::net::{IfName, Transport};
 
 /// Type of each element of an expression list (`NFTA_LIST_ELEM`).
@@ -69,10 +69,11 @@ const ETHER_ARP: u16 = 0x0806;
 /// `IPPROTO_ICMP`
 const ICMP: u8 = 1;
 
-/// `NF_CT_STATE_BIT` of established and related (linux/netfilter/nf_conntrack_common.h; the low bit is
+/// `NF_CT_STATE_BIT` of established, related and new (linux/netfilter/nf_conntrack_common.h; the low bit is
 /// invalid).
 const ESTABLISHED: u32 = 1 << 1;
 const RELATED: u32 = 1 << 2;
+const NEW: u32 = 1 << 3;
 
 /// `IP_CT_DIR_ORIGINAL` and `IP_CT_DIR_REPLY`.
 const ORIGINAL: u8 = 0;
@@ -98,10 +99,12 @@ pub(super) fn put_rule(buffer: &mut Vec<u8>, family: Family, rule: &Rule) {
             put_str(data, 2, rule.reason.as_str());
             put_u32(data, 3, LOG_BYTES);
         });
-        list.expression("log", |data| {
-            put(data, 1, &LOG_CAPTURE.to_be_bytes());
-            put_str(data, 2, rule.reason.as_str());
-        });
+        if group != LOG_INPUT {
+            list.expression("log", |data| {
+                put(data, 1, &LOG_CAPTURE.to_be_bytes());
+                put_str(data, 2, rule.reason.as_str());
+            });
+        }
     }
     list.end(rule.end);
 }
@@ -141,6 +144,7 @@ impl List<'_> {
                 source_port,
                 remote,
             } => self.too_big(*source_port, *remote),
+            Match::New => self.state(NEW),
             Match::Related => self.state(RELATED),
             Match::Reply => self.direction_reply(),
             Match::OriginalDestinationPort(port) => self.original_port(*port),

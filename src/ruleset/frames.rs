@@ -4,7 +4,7 @@ use super::rules::{TRANSPORTS, accept, chain, drop, holes, lan_output, lan_repli
 use super::{Chain, Hook, Kernel, LOG_EGRESS, Match, PROTOCOLS, Rule};
 use crate::net::IfName;
 use crate::net::networks::{METADATA, MULTICAST};
-use crate::policy::verdict::{DNS_PORTS, MAPPING_PORTS};
+use crate::net::ports::{DNS_PORTS, MAPPING_PORTS};
 use crate::policy::{Policy, Reason};
 
 /// Bytes of an ARP packet for IPv4 on Ethernet with its frame (RFC 826): with more behind it, it would carry

@@ -34,6 +34,11 @@ pub const LOG_EGRESS: u16 = 6;
 /// net/netfilter/nfnetlink_log.c).
 pub const LOG_CAPTURE: u16 = 7;
 
+/// Group of what `prerouting` and `input` refused of the uplink's connections and datagrams (NFLOG). Apart from the
+/// others, so that a host on the LAN that sends many hides nothing of what programs here tried. No copy is made
+/// for `vpngw capture`, which sees what arrives anyway.
+pub const LOG_INPUT: u16 = 8;
+
 /// Bytes of a packet that are logged: IPv4 header with options, TCP header, some payload.
 pub const LOG_BYTES: u32 = 128;
 
@@ -124,7 +129,8 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// Whether packets and bytes are counted.
     pub counted: bool,
-    /// Group that gets a copy (NFLOG), with the reason as prefix; [`LOG_CAPTURE`] gets another one.
+    /// Group that gets a copy (NFLOG), with the reason as prefix; of all but [`LOG_INPUT`] [`LOG_CAPTURE`] gets
+    /// another one.
     pub log: Option<u16>,
     /// What becomes of the packet.
     pub end: End,
@@ -197,6 +203,8 @@ pub enum Match {
         /// Where it was sent.
         remote: SocketAddrV4,
     },
+    /// `ct state new`
+    New,
     /// `ct state related`
     Related,
     /// `ct direction reply`

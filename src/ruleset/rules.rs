@@ -6,12 +6,13 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 
 use super::frames::{arp, egress};
-use super::{Chain, End, Family, Hook, Kernel, LOG_OUTPUT, Match, PROTOCOLS, Rule, Ruleset, Table};
-use crate::net::networks::{METADATA, MULTICAST, NOT_GLOBAL, masked};
-use crate::net::{IfName, Transport};
-use crate::policy::verdict::{
-    DNS_PORTS, DOCKER_RESOLVER, MAPPING_PORTS, impossible_sources, permitted,
+use super::{
+    Chain, End, Family, Hook, Kernel, LOG_INPUT, LOG_OUTPUT, Match, PROTOCOLS, Rule, Ruleset, Table,
 };
+use crate::net::networks::{DOCKER_RESOLVER, METADATA, MULTICAST, NOT_GLOBAL};
+use crate::net::ports::{DNS_PORTS, MAPPING_PORTS};
+use crate::net::{IfName, Transport};
+use crate::policy::verdict::{impossible_sources, permitted};
 use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
 pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
@@ -27,9 +28,9 @@ impl Ruleset {
     pub fn of(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Self {
         let mut inet = Vec::new();
         if policy.uplink.is_some() || policy.tunnel.is_some() {
-            inet.push(chain(Hook::Prerouting, prerouting(policy)));
+            inet.push(chain(Hook::Prerouting, prerouting(policy, kernel)));
         }
-        inet.push(chain(Hook::Input, input(policy)));
+        inet.push(chain(Hook::Input, input(policy, kernel)));
         inet.push(chain(Hook::Forward, forward()));
         inet.push(chain(Hook::Output, output(policy, kernel)));
         let mut tables = vec![table(Family::Inet, inet)];
@@ -109,7 +110,7 @@ fn host(ip: Ipv4Addr) -> Ipv4Network {
 
 /// What cannot be true is dropped before anything looks at it. Replies of the endpoint and of the
 /// resolver come by the uplink although the main table leads to the tunnel, so they pass first.
-fn prerouting(policy: &Policy) -> Vec<Rule> {
+fn prerouting(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     let mut rules = Vec::new();
     if let Some(uplink) = &policy.uplink {
         // Counted in `input`.
@@ -132,13 +133,23 @@ fn prerouting(policy: &Policy) -> Vec<Rule> {
             drop(Reason::Spoofed, [Match::In(device.clone()), from])
         }));
     }
+    // A client beyond the router has no way back unless an exception is for it, and is no forger. Connection
+    // tracking comes later.
+    if let Some(uplink) = &policy.uplink {
+        let first = [Match::Opening, Match::Carries(Transport::Udp.number())];
+        rules.extend(first.map(|first| {
+            let mut rule = uninvited(uplink, first, kernel);
+            rule.matches.push(Match::NoWayBack);
+            rule
+        }));
+    }
     // Strict reverse path, which the rp_filter sysctl would be if it could be written.
     let way_back = [Match::NotIn(lo()), Match::Ipv4, Match::NoWayBack];
     rules.push(drop(Reason::Spoofed, way_back));
     rules
 }
 
-fn input(policy: &Policy) -> Vec<Rule> {
+fn input(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     let docker = host(DOCKER_RESOLVER);
     let mut rules = vec![
         drop(Reason::Ipv6, [Match::Ipv6, Match::NotIn(lo())]),
@@ -161,6 +172,11 @@ fn input(policy: &Policy) -> Vec<Rule> {
     }
     if let Some(uplink) = &policy.uplink {
         rules.extend(lan_input(uplink));
+        rules.extend(TRANSPORTS.map(|transport| {
+            let mut rule = uninvited(uplink, Match::Carries(transport.number()), kernel);
+            rule.matches.push(Match::New);
+            rule
+        }));
     }
     rules.push(drop(Reason::Other, []));
     rules
@@ -233,13 +249,13 @@ fn lan_input(uplink: &UplinkPolicy) -> Vec<Rule> {
     let device = || Match::In(uplink.device.clone());
     let to_us = || Match::Destination(host(uplink.address));
     let inbound = uplink.inbound.iter().map(|rule| {
-        let from = Match::Source(masked(rule.from));
-        let port = Match::DestinationPort(rule.to.transport, rule.to.number);
+        let from = Match::Source(rule.from());
+        let port = Match::DestinationPort(rule.to().transport, rule.to().number);
         accept(Reason::LanInbound, [device(), from, to_us(), port])
     });
     let replies = uplink.outbound.iter().map(|rule| {
-        let from = Match::Source(host(rule.to));
-        let port = Match::SourcePort(rule.port.transport, rule.port.number);
+        let from = Match::Source(host(rule.to()));
+        let port = Match::SourcePort(rule.port().transport, rule.port().number);
         let (established, reply) = (Match::Established, Match::Reply);
         accept(
             Reason::LanOutbound,
@@ -247,6 +263,16 @@ fn lan_input(uplink: &UplinkPolicy) -> Vec<Rule> {
         )
     });
     inbound.chain(replies).collect()
+}
+
+/// What comes by the uplink to open something here, and no exception is for it: a person will ask why.
+fn uninvited(uplink: &UplinkPolicy, what: Match, kernel: Kernel) -> Rule {
+    let device = Match::In(uplink.device.clone());
+    let to_us = Match::Destination(host(uplink.address));
+    Rule {
+        log: kernel.modules.then_some(LOG_INPUT),
+        ..drop(Reason::Inbound, [device, to_us, what])
+    }
 }
 
 fn forward() -> Vec<Rule> {
@@ -396,11 +422,11 @@ pub(super) fn lan_replies(uplink: &UplinkPolicy) -> Vec<(Rule, u16)> {
     let replies = uplink.inbound.iter().map(|rule| {
         let device = Match::Out(uplink.device.clone());
         let from = Match::Source(host(uplink.address));
-        let to = Match::Destination(masked(rule.from));
-        let port = Match::SourcePort(rule.to.transport, rule.to.number);
+        let to = Match::Destination(rule.from());
+        let port = Match::SourcePort(rule.to().transport, rule.to().number);
         (
             accept(Reason::LanInbound, [device, from, to, port]),
-            rule.to.number,
+            rule.to().number,
         )
     });
     replies.collect()
@@ -417,8 +443,8 @@ pub(super) fn lan_output(uplink: &UplinkPolicy) -> Vec<Rule> {
     let rules = uplink.outbound.iter().map(|rule| {
         let device = Match::Out(uplink.device.clone());
         let from = Match::Source(host(uplink.address));
-        let to = Match::Destination(host(rule.to));
-        let port = Match::DestinationPort(rule.port.transport, rule.port.number);
+        let to = Match::Destination(host(rule.to()));
+        let port = Match::DestinationPort(rule.port().transport, rule.port().number);
         accept(Reason::LanOutbound, [device, from, to, port])
     });
     rules.collect()

@@ -1,7 +1,7 @@
 //! The text of the rulesets that matter, for readers.
 
 use super::{Kernel, LOG_CAPTURE, Ruleset};
-use crate::config::{Inbound, Outbound};
+use crate::config::example;
 use crate::net::{Fwmark, IfName};
 use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
@@ -123,6 +123,8 @@ fn connected_without_exceptions() {
             iifname "tun0" ip saddr 127.0.0.0/8 counter drop comment "spoofed"
             iifname "tun0" ip saddr 172.30.0.2 counter drop comment "spoofed"
             iifname "tun0" ip saddr 224.0.0.0/3 counter drop comment "spoofed"
+            iifname "eth0" ip daddr 172.30.0.2 tcp flags syn / syn,ack fib saddr . iif oif missing counter log prefix "inbound" group 8 drop comment "inbound"
+            iifname "eth0" ip daddr 172.30.0.2 meta l4proto udp fib saddr . iif oif missing counter log prefix "inbound" group 8 drop comment "inbound"
             iifname != "lo" meta nfproto ipv4 fib saddr . iif oif missing counter drop comment "spoofed"
         }
 
@@ -136,6 +138,8 @@ fn connected_without_exceptions() {
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 ct state established,related counter accept comment "tunnel"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 tcp dport 6881 counter accept comment "forwarded-port"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 udp dport 6881 counter accept comment "forwarded-port"
+            iifname "eth0" ip daddr 172.30.0.2 meta l4proto tcp ct state new counter log prefix "inbound" group 8 drop comment "inbound"
+            iifname "eth0" ip daddr 172.30.0.2 meta l4proto udp ct state new counter log prefix "inbound" group 8 drop comment "inbound"
             counter drop comment "other"
         }
 
@@ -222,14 +226,12 @@ fn lan_exceptions_and_a_resolver_add_these_lines() {
     let before = Ruleset::of(&connected(), &devices(), Kernel::FULL);
     let mut policy = connected();
     if let Some(uplink) = &mut policy.uplink {
-        uplink.inbound.push(Inbound {
-            from: "192.168.1.0/24".parse().unwrap(),
-            to: "tcp/8080".parse().unwrap(),
-        });
-        uplink.outbound.push(Outbound {
-            to: "192.168.1.20".parse().unwrap(),
-            port: "tcp/445".parse().unwrap(),
-        });
+        uplink
+            .inbound
+            .push(example::inbound("192.168.1.0/24", "tcp/8080"));
+        uplink
+            .outbound
+            .push(example::outbound("192.168.1.20", "tcp/445"));
         uplink.resolver = Some(Hole {
             mark: Fwmark(0x1234),
             source_port: 40001,

@@ -64,8 +64,11 @@ fn hole() -> impl Strategy<Value = Hole> {
 }
 
 fn uplink() -> impl Strategy<Value = UplinkPolicy> {
-    let inbound = (network(), transport_port()).prop_map(|(from, to)| Inbound { from, to });
-    let outbound = (address(), transport_port()).prop_map(|(to, port)| Outbound { to, port });
+    let inbound = (network(), transport_port());
+    let inbound = inbound.prop_filter_map("no exception", |(from, to)| Inbound::new(from, to).ok());
+    let outbound = (address(), transport_port());
+    let outbound =
+        outbound.prop_filter_map("no exception", |(to, port)| Outbound::new(to, port).ok());
     let lists = (
         prop::collection::vec(inbound, 0..3),
         prop::collection::vec(outbound, 0..3),
@@ -218,8 +221,8 @@ proptest! {
             prop_assert_eq!(flow.source, IpAddr::V4(uplink.address));
             let (transport, from, to) = flow.protocol.ports().unwrap();
             let hole = flow.mark == Fwmark(7) && transport == Transport::Udp;
-            let answer = flow.reply && uplink.inbound.iter().any(|r| r.to.number == from);
-            let ask = uplink.outbound.iter().any(|r| r.port.number == to);
+            let answer = flow.reply && uplink.inbound.iter().any(|r| r.to().number == from);
+            let ask = uplink.outbound.iter().any(|r| r.port().number == to);
             prop_assert!(hole || answer || ask);
         }
     }

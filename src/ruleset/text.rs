@@ -5,7 +5,8 @@ use std::fmt;
 use ipnetwork::Ipv4Network;
 
 use super::{
-    Chain, End, Hook, LOG_BYTES, LOG_CAPTURE, Match, PROTOCOLS, Rule, Ruleset, TABLE, Table,
+    Chain, End, Hook, LOG_BYTES, LOG_CAPTURE, LOG_INPUT, Match, PROTOCOLS, Rule, Ruleset, TABLE,
+    Table,
 };
 
 impl fmt::Display for Ruleset {
@@ -66,8 +67,11 @@ impl fmt::Display for Rule {
         if let Some(group) = self.log {
             write!(
                 f,
-                "log prefix \"{reason}\" group {group} snaplen {LOG_BYTES} log prefix \"{reason}\" group {LOG_CAPTURE} "
+                "log prefix \"{reason}\" group {group} snaplen {LOG_BYTES} "
             )?;
+            if group != LOG_INPUT {
+                write!(f, "log prefix \"{reason}\" group {LOG_CAPTURE} ")?;
+            }
         }
         write!(f, "{} comment \"{reason}\"", self.end)
     }
@@ -122,6 +126,7 @@ impl fmt::Display for Match {
                      @th,224,16 {source_port:#x} @th,240,16 {port:#x}"
                 )
             }
+            Self::New => f.write_str("ct state new"),
             Self::Related => f.write_str("ct state related"),
             Self::Reply => f.write_str("ct direction reply"),
             Self::OriginalDestinationPort(port) => write!(f, "ct original proto-dst {port}"),

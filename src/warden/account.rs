@@ -114,8 +114,8 @@ fn uncounted(uplink: &Traffic, lan: &Lan) -> Option<String> {
 /// Whether programs may send datagrams that the kernel cuts after they were counted: UDP_SEGMENT goes past
 /// what a device cuts itself.
 fn may_be_cut(lan: &Lan) -> Option<String> {
-    let inbound = lan.inbound.iter().map(|it| it.to.transport);
-    let outbound = lan.outbound.iter().map(|it| it.port.transport);
+    let inbound = lan.inbound.iter().map(|it| it.to().transport);
+    let outbound = lan.outbound.iter().map(|it| it.port().transport);
     inbound
         .chain(outbound)
         .any(|transport| transport == Transport::Udp)

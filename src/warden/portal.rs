@@ -13,10 +13,9 @@ use ipnetwork::Ipv4Network;
 use tokio::time;
 use tracing::{info, warn};
 
-use crate::config::{Lan, Outbound};
+use crate::config::{Inbound, Lan, Outbound};
 use crate::link::Listeners;
-use crate::net::Transport;
-use crate::net::networks::masked;
+use crate::net::{Port, Transport};
 use crate::sys::{link, socket};
 
 /// Where joined programs are reached by LAN clients: TEST-NET-1, which is no address of anybody (RFC 5737).
@@ -75,12 +74,7 @@ impl Portal {
 ///
 /// One line for the operator: no exception holds it, or the kernel refused.
 pub(super) fn connect(lan: &Lan, port: u16, client: Ipv4Addr) -> Result<OwnedFd, String> {
-    let mut rules = lan.inbound.iter();
-    let holds = rules.any(|rule| {
-        let same = rule.to.transport == Transport::Tcp && rule.to.number == port;
-        same && rule.from.contains(client)
-    });
-    if !holds {
+    if !lan.admits(client, tcp(port)) {
         return Err(format!(
             "no [lan] inbound lets that client reach tcp/{port}"
         ));
@@ -89,20 +83,26 @@ pub(super) fn connect(lan: &Lan, port: u16, client: Ipv4Addr) -> Result<OwnedFd,
     socket::tcp_from(client, to).map_err(|error| format!("connect to tcp/{port} inside: {error}"))
 }
 
+/// Only connections are handed over.
+fn tcp(number: u16) -> Port {
+    let transport = Transport::Tcp;
+    Port { transport, number }
+}
+
 /// What is local, so that connections can come from and go to it.
 fn addresses(lan: &Lan) -> Vec<Ipv4Network> {
-    let mut all: Vec<_> = lan.inbound.iter().map(|rule| masked(rule.from)).collect();
+    let mut all: Vec<_> = lan.inbound.iter().map(Inbound::from).collect();
     if !all.is_empty() {
         all.push(INSIDE.into());
     }
-    all.extend(lan.outbound.iter().map(|rule| Ipv4Network::from(rule.to)));
+    all.extend(lan.outbound.iter().map(|rule| Ipv4Network::from(rule.to())));
     all.sort();
     all.dedup();
     all
 }
 
 fn target(rule: &Outbound) -> SocketAddrV4 {
-    SocketAddrV4::new(rule.to, rule.port.number)
+    SocketAddrV4::new(rule.to(), rule.port().number)
 }
 
 #[cfg(test)]

@@ -82,6 +82,22 @@ impl Random {
         ipnetwork::Ipv4Network::new(ip, prefix).unwrap()
     }
 
+    fn inbound(&mut self) -> Inbound {
+        loop {
+            if let Ok(rule) = Inbound::new(self.network(), self.transport_port()) {
+                return rule;
+            }
+        }
+    }
+
+    fn outbound(&mut self) -> Outbound {
+        loop {
+            if let Ok(rule) = Outbound::new(self.host(), self.transport_port()) {
+                return rule;
+            }
+        }
+    }
+
     fn hole(&mut self) -> Hole {
         Hole {
             mark: MARK,
@@ -100,14 +116,8 @@ impl Random {
                 remote: SocketAddrV4::new(random.host(), 53),
                 ..random.hole()
             }),
-            inbound: random.many(3, |random| Inbound {
-                from: random.network(),
-                to: random.transport_port(),
-            }),
-            outbound: random.many(3, |random| Outbound {
-                to: random.host(),
-                port: random.transport_port(),
-            }),
+            inbound: random.many(3, Self::inbound),
+            outbound: random.many(3, Self::outbound),
         });
         let tunnel = self.maybe(|random| TunnelPolicy {
             device: "tun0".parse().unwrap(),
@@ -258,16 +268,16 @@ impl Random {
                     return flow;
                 };
                 let port = self.port();
-                flow.destination = rule.from.ip().into();
-                flow.protocol = ports(rule.to.transport, rule.to.number, port);
+                flow.destination = client(rule).into();
+                flow.protocol = ports(rule.to().transport, rule.to().number, port);
             }
             _ => {
                 let Some(rule) = uplink.outbound.first() else {
                     return flow;
                 };
                 let port = self.port();
-                flow.destination = rule.to.into();
-                flow.protocol = ports(rule.port.transport, port, rule.port.number);
+                flow.destination = rule.to().into();
+                flow.protocol = ports(rule.port().transport, port, rule.port().number);
             }
         }
         flow
@@ -306,12 +316,12 @@ impl Random {
                 uplink.endpoint.or(uplink.resolver),
             ) {
                 (0, Some(rule), _, _) => {
-                    flow.source = rule.from.ip().into();
-                    flow.protocol = ports(rule.to.transport, self.port(), rule.to.number);
+                    flow.source = client(rule).into();
+                    flow.protocol = ports(rule.to().transport, self.port(), rule.to().number);
                 }
                 (1, _, Some(rule), _) => {
-                    flow.source = rule.to.into();
-                    flow.protocol = ports(rule.port.transport, rule.port.number, self.port());
+                    flow.source = rule.to().into();
+                    flow.protocol = ports(rule.port().transport, rule.port().number, self.port());
                 }
                 (_, _, _, Some(hole)) => {
                     flow.source = IpAddr::V4(*hole.remote.ip());
@@ -358,4 +368,14 @@ fn connection(flow: &Flow) -> (u8, Ends) {
     let mut ends = [(flow.source, from), (flow.destination, to)];
     ends.sort_unstable();
     (number(flow.protocol), ends)
+}
+
+/// A client of the exception.
+fn client(rule: &Inbound) -> Ipv4Addr {
+    let known = HOSTS.map(Ipv4Addr::from).into_iter();
+    // Networks are made of these hosts.
+    known
+        .into_iter()
+        .find(|ip| rule.from().contains(*ip))
+        .unwrap()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::commands::units::{count, duration};
+use crate::config::Inbound;
 use crate::control::api::{Line, Report, printable};
 
 /// Names of users by their numbers.
@@ -47,7 +48,7 @@ pub(super) fn table(report: &Report, users: &Users) -> String {
     }
     if report.lines.is_empty() {
         if report.problem.is_none() {
-            text += "Nothing that a program here sent was stopped since the gateway started.\n";
+            text += "Nothing was stopped since the gateway started.\n";
         }
     } else {
         text += &aligned(&rows(&report.lines, users));
@@ -55,6 +56,12 @@ pub(super) fn table(report: &Report, users: &Users) -> String {
     text += &notes(report);
     text
 }
+
+/// The word of [`Reason::Inbound`](crate::policy::Reason::Inbound).
+const INBOUND: &str = "inbound";
+
+/// Clients whose line is printed.
+const ADVICE: usize = 3;
 
 const HEAD: [&str; 5] = ["LAST SEEN", "PACKETS", "WHO", "WHAT", "WHY"];
 
@@ -75,6 +82,8 @@ fn rows(lines: &[Line], users: &Users) -> Vec<[String; 5]> {
 fn who(line: &Line, users: &Users) -> String {
     if line.own {
         "vpngw".to_owned()
+    } else if line.reason == INBOUND {
+        "a client".to_owned()
     } else {
         users.name(line.uid)
     }
@@ -101,6 +110,9 @@ fn ago(seconds: f64) -> String {
 /// `udp 203.0.113.9:53`, or `udp to 4,213 others`.
 fn what(line: &Line) -> String {
     let protocol = protocol(&line.protocol);
+    if line.reason == INBOUND {
+        return came(line, &protocol);
+    }
     match (line.other_destinations, line.destination, line.port) {
         (Some(others), _, _) => {
             let over = if line.more { "over " } else { "" };
@@ -111,6 +123,18 @@ fn what(line: &Line) -> String {
         (None, Some(ip), Some(port)) => format!("{protocol} {ip}:{port}"),
         (None, Some(ip), None) => format!("{protocol} {ip}"),
         (None, None, _) => protocol,
+    }
+}
+
+/// `172.30.0.50 to tcp/8080`, or `tcp of 12 others`.
+fn came(line: &Line, protocol: &str) -> String {
+    match (line.other_destinations, line.from, line.port) {
+        (Some(others), _, _) => {
+            let over = if line.more { "over " } else { "" };
+            format!("{protocol} of {over}{} others", count(others))
+        }
+        (None, Some(client), Some(port)) => format!("{client} to {protocol}/{port}"),
+        (None, _, _) => format!("{protocol} to here"),
     }
 }
 
@@ -142,6 +166,7 @@ fn why(reason: &str) -> String {
         "dns" => "not the tunnel's DNS",
         "private" => "private address",
         "port-mapping" => "opens a router's port",
+        INBOUND => "no [lan] inbound",
         "raw" => "raw frame",
         "other" => "nothing permits it",
         // Of a newer gateway.
@@ -150,8 +175,30 @@ fn why(reason: &str) -> String {
     words.to_owned()
 }
 
+/// How the clients that were refused last would be let in.
+fn advice(report: &Report) -> String {
+    let rules = report.lines.iter().filter_map(|line| {
+        let Some(IpAddr::V4(client)) = line.from else {
+            return None;
+        };
+        let port = format!("{}/{}", line.protocol, line.port?);
+        Inbound::new(client.into(), port.parse().ok()?).ok()
+    });
+    let rules: Vec<_> = rules.take(ADVICE).collect();
+    if rules.is_empty() {
+        return String::new();
+    }
+    let mut text = "To let a client in, add its line to vpngw.toml below [lan], or set the variable; sealed, at \
+        both services:\n"
+        .to_owned();
+    for rule in rules {
+        text += &format!("  {}\n  {}\n", rule.line(), rule.variable());
+    }
+    text
+}
+
 fn notes(report: &Report) -> String {
-    let mut text = String::new();
+    let mut text = advice(report);
     let notes = [
         (
             report.omitted,
@@ -178,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_person_reads_who_tried_what_and_why_it_was_stopped() {
-        insta::assert_snapshot!(table(&example::stopped(), &users()), @"
+        insta::assert_snapshot!(table(&example::stopped(), &users()), @r#"
         LAST SEEN       PACKETS  WHO         WHAT                       WHY
         now                   2  torrent     udp 203.0.113.9:6881       nothing permits it
         40 min ago        9,731  torrent     udp to 4,213 others        nothing permits it
@@ -187,9 +234,13 @@ mod tests {
         5 s ago              20  vpngw       udp 192.0.2.1:9            its own check
         7 s ago              30  the kernel  icmpv6 ff02::2             IPv6 is off
         7 s ago              31  torrent     tcp [2001:db8::9]:443      IPv6 is off
+        10 s ago             40  a client    172.30.0.50 to tcp/8080    no [lan] inbound
         1 min 40 s ago      400  root        frame of EtherType 0x88b5  raw frame
+        To let a client in, add its line to vpngw.toml below [lan], or set the variable; sealed, at both services:
+          inbound = [{ from = "172.30.0.50/32", to = "tcp/8080" }]
+          VPNGW_LAN_INBOUND=172.30.0.50/32=tcp/8080
         1,208 more packets came too fast to be looked at; the metrics count them.
-        ");
+        "#);
     }
 
     #[test]

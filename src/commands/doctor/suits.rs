@@ -120,10 +120,10 @@ fn published(facts: &Facts) -> Option<Finding> {
             .then(|| Finding::hint(CHECK, "who listens here cannot be read"));
     };
     let waits = |rule: &&Inbound| {
-        let mut same = bound.iter().filter(|it| it.port == rule.to);
+        let mut same = bound.iter().filter(|it| it.port == rule.to());
         same.any(|it| it.address.is_some_and(|address| !address.is_loopback()))
     };
-    let (used, idle): (Vec<_>, Vec<_>) = inbound.iter().partition(waits);
+    let (used, idle): (Vec<&Inbound>, Vec<_>) = inbound.iter().partition(waits);
     match (used.len(), idle.as_slice()) {
         (0, []) => None,
         (used, []) => Some(Finding::holds(
@@ -131,7 +131,7 @@ fn published(facts: &Facts) -> Option<Finding> {
             format!("somebody listens behind each of the {used}"),
         )),
         (_, idle) => {
-            let ports: Vec<_> = idle.iter().map(|rule| rule.to.to_string()).collect();
+            let ports: Vec<_> = idle.iter().map(|rule| rule.to().to_string()).collect();
             let ports = ports.join(", ");
             Some(
                 Finding::hint(CHECK, format!("nobody listens at {ports} for the LAN"))

@@ -195,11 +195,11 @@ fn lan(page: &mut Page, lan: &Lan, state: State) {
     let inbound = lan
         .inbound
         .iter()
-        .map(|rule| (rule.from.to_string(), rule.to));
+        .map(|rule| (rule.from().to_string(), rule.to()));
     let outbound = lan
         .outbound
         .iter()
-        .map(|rule| (rule.to.to_string(), rule.port));
+        .map(|rule| (rule.to().to_string(), rule.port()));
     let inbound: Vec<_> = inbound
         .map(|(from, port)| format!("{from:<18} → {port} here"))
         .collect();

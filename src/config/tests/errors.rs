@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::net::networks::METADATA;
 
 /// Each configuration with the start of the one error it leads to.
 fn assert_each(cases: &[(&str, &str)]) {
@@ -138,6 +139,7 @@ fn a_lan_exception_stays_on_the_lan() {
         ("255.255.255.255", "broadcast"),
         ("169.254.169.254", "metadata address"),
         ("100.100.100.200/32", "metadata address"),
+        ("169.254.170.2", "metadata address"),
         ("fd00::/8", "IPv6"),
         (
             "10.64.0.0/24",
@@ -212,6 +214,62 @@ fn an_outbound_exception_is_one_host_and_no_way_to_look_up_names() {
         }
     }
     assert!(load_toml(&outbound("192.168.1.20", "tcp/445")).is_ok());
+}
+
+#[test]
+fn a_server_and_the_resolver_of_its_name_are_outside_the_tunnel() {
+    let at = |endpoint: &str, toml: &str| {
+        let wg = WG
+            .replace("203.0.113.7", endpoint)
+            .replace("10.64.0.2/32", "10.64.0.2/16");
+        load_from(&[("/c/vpngw.toml", toml), ("/c/wg0.conf", &wg)], &[])
+    };
+    insta::assert_snapshot!(errors(at("10.64.9.9", "")), @r"
+    /c/wg0.conf:9:12: Endpoint: `10.64.9.9` is reached through the tunnel, because of the tunnel's address `10.64.0.2/16` (/c/wg0.conf:3)
+      |
+    9 | Endpoint = 10.64.9.9:51820
+      |            ^^^^^^^^^^^^^^^
+      = write the address that the server has outside the tunnel
+    ");
+    let resolver = "[uplink]\nresolver = \"10.64.0.1\"\n";
+    insta::assert_snapshot!(errors(at("vpn.example.com", resolver)), @r#"
+    /c/vpngw.toml:2:12: uplink.resolver: `10.64.0.1` is reached through the tunnel, because of the tunnel's address `10.64.0.2/16` (/c/wg0.conf:3)
+      |
+    2 | resolver = "10.64.0.1"
+      |            ^^^^^^^^^^^
+      = name a resolver outside the tunnel, such as the router
+    "#);
+    let private = "[tunnel]\nprivate = [\"10.99.0.0/24\"]\n";
+    assert!(errors(at("10.99.0.7", private)).contains("private network"));
+    // Nobody is asked for the address of a server that is known.
+    assert!(at("203.0.113.7", resolver).is_ok());
+    let text = errors(at("169.254.169.254", ""));
+    assert!(text.contains("is a cloud's metadata address"), "{text}");
+}
+
+#[test]
+fn only_the_sealed_topology_has_no_exceptions_for_udp() {
+    let toml = "[lan]\ninbound = [{ from = \"172.30.0.0/24\", to = \"udp/27015\" }]\n\
+        outbound = [{ to = \"172.30.0.20\", port = \"udp/514\" }]\n";
+    assert!(load_toml(toml).is_ok());
+    let sources = Sources {
+        file: Some("/c/vpngw.toml".into()),
+        ..Sources::default()
+    };
+    let warden = load_without_tunnel(&sources, &|_| Ok(toml.to_owned()));
+    insta::assert_snapshot!(errors(warden), @r#"
+    /c/vpngw.toml:2:43: lan.inbound: `udp/27015` is UDP, and the sealed topology hands over TCP connections only
+      |
+    2 | inbound = [{ from = "172.30.0.0/24", to = "udp/27015" }]
+      |                                           ^^^^^^^^^^^
+      = remove the exception, or use the shared topology
+
+    /c/vpngw.toml:3:42: lan.outbound: `udp/514` is UDP, and the sealed topology hands over TCP connections only
+      |
+    3 | outbound = [{ to = "172.30.0.20", port = "udp/514" }]
+      |                                          ^^^^^^^^^
+      = remove the exception, or use the shared topology
+    "#);
 }
 
 #[test]
@@ -405,8 +463,8 @@ proptest! {
         let local = |a: &Ipv4Addr| a.is_private() || a.is_link_local() || carrier(a);
         let inside = [[10, 64, 0, 1], [10, 64, 0, 2]].map(Ipv4Addr::from);
         let apart = inside.iter().all(|own| !network.contains(*own));
-        let metadata = [[169, 254, 169, 254], [100, 100, 100, 200]].map(Ipv4Addr::from);
-        let right = ends.iter().all(local) && apart && !(prefix == 32 && metadata.contains(&ends[0]));
+        let metadata = METADATA.iter().any(|net| *net == network);
+        let right = ends.iter().all(local) && apart && !metadata;
         prop_assert_eq!(accepted, right, "{}", network);
     }
 }

@@ -84,13 +84,13 @@ fn lists_and_pairs_are_divided_by_commas_in_variables() {
         .lan
         .inbound
         .iter()
-        .map(|one| format!("{} {}", one.from, one.to))
+        .map(|one| format!("{} {}", one.from(), one.to()))
         .collect();
     assert_eq!(
         inbound,
         ["192.168.1.0/24 tcp/8080", "192.168.1.7/32 udp/27015"]
     );
-    assert_eq!(config.lan.outbound[0].port.to_string(), "tcp/445");
+    assert_eq!(config.lan.outbound[0].port().to_string(), "tcp/445");
     assert_eq!(config.forward, [6881, 6882]);
     assert_eq!(config.resolver, Some(Ipv4Addr::new(9, 9, 9, 9)));
 }
