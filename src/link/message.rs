@@ -6,15 +6,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Lan};
+use crate::config::{Config, Lan, PublicKey};
 use crate::gateway::BlockReason;
 use crate::leak::evidence::{Evidence, Found};
 use crate::leak::stopped::Report;
-use crate::net::{Fwmark, IfName, Uplink};
+use crate::net::{Fwmark, IfName, Stamp, Stamps, Uplink};
 use crate::policy::Permit;
 
 /// Version of the protocol. Both halves must speak the same one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the engine says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,14 @@ pub enum ToWarden {
         /// Bytes of the longest IPv4 packet that arrives there.
         mtu: u32,
     },
+    /// A handshake initiation was sent to a server. The warden keeps the newest stamp of each for the next engine: a
+    /// server takes no older one.
+    Stamp {
+        /// The server's key.
+        peer: PublicKey,
+        /// The stamp.
+        stamp: Stamp,
+    },
     /// Block until `Unblock`, whatever is asked for meanwhile.
     Block(BlockReason),
     /// The operator lifted the block.
@@ -82,6 +90,9 @@ pub enum ToEngine {
         blocked: Option<BlockReason>,
         /// What is known of the namespace.
         facts: Box<Facts>,
+        /// The newest stamps that engines before have told.
+        #[serde(default)]
+        stamps: Stamps<PublicKey>,
     },
     /// Why there will be no `Welcome`, or why an `Offer` after it is not in force.
     Declined(Decline),

@@ -259,6 +259,8 @@ async fn answer(namespace: &mut Namespace, child: &mut Child, message: ToWarden)
         ToWarden::PathMtu { remote, mtu } => namespace.path_is(remote, mtu),
         ToWarden::Block(reason) => namespace.block(reason),
         ToWarden::Unblock => namespace.unblock(),
+        // Nothing is kept yet.
+        ToWarden::Stamp { .. } => return,
         // The main loop answers it.
         ToWarden::Stopped => {}
     }

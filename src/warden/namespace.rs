@@ -211,6 +211,7 @@ impl Namespace {
             listeners,
             blocked: self.blocked.clone(),
             facts,
+            stamps: crate::net::Stamps::default(),
         };
         (welcome, fds)
     }
