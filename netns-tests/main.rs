@@ -17,6 +17,7 @@ mod sys;
 
 mod blocked;
 mod capture;
+mod clock;
 mod connect;
 mod death;
 mod detect;
@@ -30,6 +31,7 @@ mod faults;
 mod findings;
 mod hostile;
 mod inner;
+mod into_tunnel;
 mod ipv6;
 mod lan;
 mod leak;
