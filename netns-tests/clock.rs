@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use vpngw::control::api::State;
 
 use crate::lab::gateway::Gateway;
-use crate::lab::tunnel::assert_inside;
-use crate::lab::{Lab, wait};
+use crate::lab::sealed::Sealed;
+use crate::lab::tunnel::{ask, assert_inside};
+use crate::lab::{HOST, Lab, at, wait};
 
 const BACK: i64 = -7200;
 
@@ -45,5 +47,54 @@ fn a_clock_that_is_set_back_never_stops_a_new_session() {
     wait_handshake(&gateway, "it is connected a third time");
     assert_inside(&lab.ns, 1);
     assert_eq!(said(&log()), 1, "{}", log());
+    lab.sensor.verdict();
+}
+
+/// The warden remembers the stamps for the next engine.
+#[test]
+fn a_clock_that_is_set_back_never_stops_a_new_engine() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    assert_inside(&lab.ns, 1);
+    lab.set_clock(BACK);
+    for _ in 0..2 {
+        let old = gateway.engine();
+        kill_process(old, Signal::KILL).unwrap();
+        wait("another engine runs", PATIENCE, || {
+            (gateway.engine() != old).then_some(())
+        });
+        wait_handshake(&gateway, "another engine is connected");
+        assert_inside(&lab.ns, 1);
+    }
+    lab.sensor.verdict();
+}
+
+#[test]
+fn a_clock_that_is_set_back_never_stops_a_new_engine_of_a_sealed_namespace() {
+    let lab = Lab::new();
+    let mut sealed = Sealed::connect(&lab, &lab.conf(), &[]);
+    lab.set_clock(BACK);
+    sealed.kill_engine();
+    sealed.start_engine();
+    sealed.wait_connected();
+    let answer = ask(&lab.ns, "box", at(HOST, 7), PATIENCE);
+    assert!(answer.is_some(), "no echo through the tunnel");
+    lab.sensor.verdict();
+}
+
+/// Its engine lives longer than its warden, and tells the next one.
+#[test]
+fn a_clock_that_is_set_back_never_stops_an_engine_that_finds_another_warden() {
+    let lab = Lab::new();
+    let mut sealed = Sealed::connect(&lab, &lab.conf(), &[]);
+    lab.set_clock(BACK);
+    sealed.kill_warden();
+    sealed.wait_log(1, "the warden is gone");
+    sealed.start_warden(&[]);
+    sealed.wait_connected();
+    // What the second warden knows it has from the first engine.
+    sealed.kill_engine();
+    sealed.start_engine();
+    sealed.wait_connected();
     lab.sensor.verdict();
 }
