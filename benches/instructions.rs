@@ -13,8 +13,11 @@ use std::env;
 use std::hint::black_box;
 use std::time::Instant;
 
+use vpngw::policy::{self, IntoTunnel, TunnelPolicy};
 use vpngw::wireguard::session::{OVERHEAD, Sealed};
 
+#[path = "../src/wireguard/admit.rs"]
+mod admit;
 #[path = "../src/wireguard/checksum.rs"]
 mod checksum;
 #[path = "../src/wireguard/coalesce.rs"]
@@ -29,10 +32,15 @@ mod pair;
 #[path = "../src/wireguard/split.rs"]
 mod split;
 
+mod counters {
+    pub use vpngw::wireguard::DropReason;
+}
+
 mod session {
     pub use vpngw::wireguard::session::OVERHEAD;
 }
 
+use admit::admit;
 use coalesce::Coalescer;
 use flow::Joins;
 use header::{Protocol, Virtio};
@@ -49,7 +57,8 @@ const BURST: usize = 40;
 /// A kind of work: its name, and what does it to so many packets.
 type Work = (&'static str, fn(usize));
 
-const ALL: [Work; 8] = [
+const ALL: [Work; 9] = [
+    ("admit", judge),
     ("seal-100", |packets| seal(packets, 100)),
     ("seal-1420", |packets| seal(packets, MTU)),
     ("open-100", |packets| open(packets, 100)),
@@ -77,6 +86,22 @@ fn seal(packets: usize, len: usize) {
     let (packet, mut sealed) = (packet(len), [0; ROOM]);
     for _ in 0..packets {
         near.seal(now, black_box(&packet), MTU, &mut sealed);
+    }
+}
+
+/// What the policy costs: once a packet, or a superpacket.
+fn judge(packets: usize) {
+    let policy = TunnelPolicy {
+        device: "tun0".parse().expect("a device name"),
+        addresses: vec!["10.0.0.1/32".parse().expect("an address")],
+        dns: vec!["10.64.0.1".parse().expect("an address")],
+        private: vec!["10.0.0.0/24".parse().expect("a network")],
+        forward: Vec::new(),
+    };
+    let (policy, packet) = (IntoTunnel::new(&policy), one(Protocol::Tcp, 0, SEGMENT));
+    for _ in 0..packets {
+        let admitted = admit(black_box(&policy), black_box(&packet));
+        assert!(black_box(admitted).is_ok(), "the policy permits it");
     }
 }
 

@@ -17,6 +17,7 @@ mod sys;
 
 mod blocked;
 mod capture;
+mod clock;
 mod confirmed;
 mod connect;
 mod death;
@@ -31,6 +32,7 @@ mod faults;
 mod findings;
 mod hostile;
 mod inner;
+mod into_tunnel;
 mod ipv6;
 mod lan;
 mod leak;

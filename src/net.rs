@@ -12,6 +12,9 @@ pub mod lan;
 pub mod mtu;
 pub mod networks;
 pub mod ports;
+mod stamp;
+
+pub use stamp::{Stamp, Stamps};
 
 /// The name of a network device as the kernel takes it: 1 to 15 bytes, no slash, colon or white space
 /// (`IFNAMSIZ`, linux/if.h; `dev_valid_name`, net/core/dev.c). Held as text that is safe in a log, in

@@ -66,6 +66,7 @@ impl Gateway {
             .arg("--socket")
             .arg(&socket)
             .env("NETNS_FAULT", lab.faults())
+            .env("NETNS_CLOCK", lab.clock())
             .envs(env.iter().copied());
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);

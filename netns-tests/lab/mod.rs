@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,7 @@ pub struct Lab {
     pub folder: tempfile::TempDir,
     /// Its namespaces.
     pub ns: Namespaces,
+    clock: tempfile::NamedTempFile,
     logs: RefCell<Vec<PathBuf>>,
 }
 
@@ -109,6 +111,7 @@ impl Lab {
             keys,
             folder,
             ns,
+            clock: clock(),
             logs: RefCell::default(),
         }
     }
@@ -157,6 +160,16 @@ impl Lab {
     /// The file from which gateways take their orders of faults (`vpngw::sys::fault`).
     pub fn faults(&self) -> PathBuf {
         self.folder.path().join("fault")
+    }
+
+    /// Sets the clock of handshakes forward or back, in gateways that run and in those that come.
+    pub fn set_clock(&self, seconds: i64) {
+        fs::write(self.clock(), seconds.to_string()).unwrap();
+    }
+
+    /// The file from which engines read how wrong their clock is.
+    pub fn clock(&self) -> PathBuf {
+        self.clock.path().to_owned()
     }
 
     /// Remembers a log that is printed if the test fails.
@@ -212,6 +225,16 @@ pub fn wait<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A right clock, for an engine that is another user.
+fn clock() -> tempfile::NamedTempFile {
+    let readable = fs::Permissions::from_mode(0o644);
+    let mut builder = tempfile::Builder::new();
+    let file = builder.prefix("vpngw-clock-").permissions(readable);
+    let file = file.tempfile().unwrap();
+    fs::write(file.path(), "0").unwrap();
+    file
 }
 
 fn outside() -> Vec<Service> {

@@ -96,6 +96,13 @@ impl PacketSocket {
         self.option(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1_i32)
     }
 
+    /// Each frame is sent behind a virtio header (packet(7), PACKET_VNET_HDR).
+    pub fn virtio_headers(&self) -> io::Result<()> {
+        // Of linux/if_packet.h.
+        const PACKET_VNET_HDR: i32 = 15;
+        self.option(libc::SOL_PACKET, PACKET_VNET_HDR, 1_i32)
+    }
+
     /// Sends one whole frame.
     pub fn send(&self, frame: &[u8]) -> io::Result<usize> {
         self.socket.send(frame)

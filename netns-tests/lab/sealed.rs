@@ -27,6 +27,7 @@ pub struct Sealed {
     pub control: PathBuf,
     folder: PathBuf,
     faults: PathBuf,
+    clock: PathBuf,
     ns: Namespaces,
     warden: Option<Child>,
     engine: Option<Child>,
@@ -60,6 +61,7 @@ impl Sealed {
             logs: ["warden", "engine"].map(|half| folder.join(half)),
             folder,
             faults: lab.faults(),
+            clock: lab.clock(),
             ns: lab.ns.clone(),
             warden: None,
             engine: None,
@@ -174,6 +176,7 @@ impl Sealed {
         command.arg("--config").arg(self.folder.join("vpngw.toml"));
         command.arg("--socket").arg(&self.control);
         command.arg("--socket-of-warden").arg(&self.door);
+        command.env("NETNS_CLOCK", &self.clock);
         let log = self.logs[1].clone();
         let engine = self.ns.start("app", logged(&mut command, &log));
         if let Some(mut before) = self.engine.replace(engine) {

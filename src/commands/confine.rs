@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Loaded;
+use crate::sys::fault;
 use crate::sys::landlock::{self, Connects, Extent, Restricted};
 use crate::sys::seccomp::{self, SeccompError};
 
@@ -23,6 +24,7 @@ pub(super) struct Confined {
 pub(super) fn confine(readable: &[PathBuf], connects: Connects) -> Confined {
     let mut paths: Vec<_> = PROC.map(PathBuf::from).to_vec();
     paths.extend_from_slice(readable);
+    paths.extend(fault::files().into_iter().map(|(_, path)| path));
     let files = landlock::restrict(&paths, connects).map_err(Into::into);
     // No more than this is possible afterwards.
     let calls = seccomp::limit();

@@ -16,15 +16,15 @@ use super::portal::Portal;
 use super::rate::Rate;
 use super::status::{self, Parts};
 use super::uplink::Uplink;
-use crate::config::{Config, Host as Name};
+use crate::config::{Config, Host as Name, PublicKey};
 use crate::control::api::{Report, Status, Topology};
 use crate::dns;
 use crate::gateway::{Action, Command, Event, Gateway};
 use crate::leak::evidence::Evidence;
 use crate::link::{Decline, Facts, Health, Link, LinkError, Offer, ToEngine, ToWarden, Visitor};
 use crate::metrics::Sample;
-use crate::net::Fwmark;
-use crate::policy::Permit;
+use crate::net::{Fwmark, Stamp};
+use crate::policy::{IntoTunnel, Permit};
 use crate::wireguard::uapi::{self, UapiPeer, UapiState};
 use crate::wireguard::{Device, PeerSetup};
 
@@ -236,6 +236,7 @@ impl Host {
     fn adopt(&mut self, config: Config) -> Option<Event> {
         let old = std::mem::replace(&mut self.config, config);
         let new = &self.config;
+        self.device.permit(IntoTunnel::of(new));
         let keys = |config: &Config| (config.tunnel.private_key.clone(), config.tunnel.listen_port);
         let same = keys(&old) == keys(new) && old.peers == new.peers;
         if let Uplink::Own(_) = self.uplink {
@@ -453,6 +454,12 @@ impl Host {
     pub(super) async fn path_mtu(&self, remote: SocketAddrV4, mtu: u32) -> Result<(), EngineError> {
         debug!(mtu, "path MTU");
         let message = ToWarden::PathMtu { remote, mtu };
+        Ok(self.link.send(&message, &[]).await?)
+    }
+
+    /// Tells the warden of a handshake, for the engine after this one.
+    pub(super) async fn stamp(&self, peer: PublicKey, stamp: Stamp) -> Result<(), EngineError> {
+        let message = ToWarden::Stamp { peer, stamp };
         Ok(self.link.send(&message, &[]).await?)
     }
 

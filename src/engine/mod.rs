@@ -21,13 +21,15 @@ use tokio::sync::mpsc;
 use tokio::time;
 use tracing::{debug, info, warn};
 
-use crate::config::{Config, Log};
+use crate::config::{Config, Log, PublicKey};
 use crate::control::server::Request;
 use crate::gateway::{BlockReason, Command, Event, Gateway, State};
 use crate::link::{Decline, Facts, Link, LinkError, ToEngine, ToWarden, VERSION};
 use crate::metrics::Question;
+use crate::net::Stamps;
+use crate::policy::IntoTunnel;
 use crate::sys::fault;
-use crate::wireguard::Device;
+use crate::wireguard::{Device, Setup};
 use host::Host;
 use outside::{Outside, Told};
 use serve::{Questions, Servers};
@@ -73,6 +75,7 @@ struct Welcome {
     known: Known,
     blocked: Option<BlockReason>,
     tun: OwnedFd,
+    stamps: Stamps<PublicKey>,
     control: Option<UnixListener>,
     uapi: Option<UnixListener>,
 }
@@ -108,7 +111,15 @@ pub async fn run(link: OwnedFd, start_log: impl FnOnce(Log)) -> Result<(), Engin
         uplink: Uplink::Warden,
         pending: None,
     };
-    work(session, &mut servers, &mut questions, &mut outside).await?;
+    let mut stamps = Stamps::default();
+    work(
+        session,
+        &mut stamps,
+        &mut servers,
+        &mut questions,
+        &mut outside,
+    )
+    .await?;
     Ok(())
 }
 
@@ -130,9 +141,11 @@ enum Ended {
     Stopped,
 }
 
-/// Keeps the tunnel open until the warden closes the link. One of the two places that read the clock.
+/// Keeps the tunnel open until the warden closes the link. `stamps` are those of handshakes that this process has sent,
+/// to whatever warden. One of the two places that read the clock.
 async fn work(
     session: Session,
+    stamps: &mut Stamps<PublicKey>,
     servers: &mut Servers,
     questions: &mut Questions,
     outside: &mut Outside,
@@ -143,25 +156,34 @@ async fn work(
         uplink,
         pending,
     } = session;
+    remember(&link, stamps, &welcome.stamps).await?;
     let (wake, mut woken) = mpsc::unbounded_channel();
     let notify = move |event| {
         // The engine is gone when nobody listens; the thread ends with it.
         let _ = wake.send(event);
     };
     let Known { config, mtu, .. } = &welcome.known;
-    let device =
-        Device::start(welcome.tun, *mtu, config.tunnel.offload, notify).map_err(|source| {
-            EngineError::Io {
-                what: "start the data plane",
-                source,
-            }
-        })?;
+    let setup = Setup {
+        tun: welcome.tun,
+        mtu: *mtu,
+        offload: config.tunnel.offload,
+        policy: IntoTunnel::of(config),
+        stamps: stamps.clone(),
+    };
+    let device = Device::start(setup, notify).map_err(|source| EngineError::Io {
+        what: "start the data plane",
+        source,
+    })?;
     servers.metrics_at(config.metrics);
 
     let gateway = Gateway::new(config.peers.clone(), seed(), Instant::now());
     let (report, mut found) = mpsc::unbounded_channel();
     let host = Host::new(link, uplink, device, welcome.known, report, Instant::now());
-    let mut core = Core { gateway, host };
+    let mut core = Core {
+        gateway,
+        host,
+        stamps,
+    };
     core.host.serve_uapi(welcome.uapi);
     core.handle(Event::Attached {
         blocked: welcome.blocked,
@@ -220,13 +242,27 @@ async fn work(
     }
 }
 
-/// The state machine and its effects.
-struct Core {
-    gateway: Gateway,
-    host: Host,
+/// Says of which handshakes the warden has not heard, and takes over those that it has.
+async fn remember(
+    link: &Link,
+    stamps: &mut Stamps<PublicKey>,
+    told: &Stamps<PublicKey>,
+) -> Result<(), LinkError> {
+    for (peer, stamp) in stamps.newer_than(told) {
+        link.send(&ToWarden::Stamp { peer, stamp }, &[]).await?;
+    }
+    stamps.merge(told);
+    Ok(())
 }
 
-impl Core {
+/// The state machine and its effects.
+struct Core<'a> {
+    gateway: Gateway,
+    host: Host,
+    stamps: &'a mut Stamps<PublicKey>,
+}
+
+impl Core<'_> {
     async fn handle(&mut self, event: Event) -> Result<(), EngineError> {
         let before = self.gateway.state().clone();
         debug!(?event, "event");
@@ -248,6 +284,15 @@ impl Core {
             crate::wireguard::Event::Silent => self.handle(Event::Silent).await,
             crate::wireguard::Event::PathMtu { remote, mtu } => {
                 self.host.path_mtu(remote, mtu).await
+            }
+            crate::wireguard::Event::Stamp { peer, stamp } => {
+                self.stamps.note(peer, stamp);
+                self.host.stamp(peer, stamp).await
+            }
+            crate::wireguard::Event::ClockWentBack(by) => {
+                let by = coarse(by);
+                warn!("the clock went back by {by}; handshakes go on from the newest stamp");
+                Ok(())
             }
             crate::wireguard::Event::Failed(why) => Err(EngineError::DataPlane(why)),
         }
@@ -293,14 +338,15 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
     let Some((message, fds)) = link.receive::<ToEngine>().await? else {
         return Ok(None);
     };
-    let (config, mtu, listeners, blocked, facts) = match message {
+    let (config, mtu, listeners, blocked, facts, stamps) = match message {
         ToEngine::Welcome {
             config,
             mtu,
             listeners,
             blocked,
             facts,
-        } => (config, mtu, listeners, blocked, facts),
+            stamps,
+        } => (config, mtu, listeners, blocked, facts, stamps),
         ToEngine::Declined(why) => return Err(EngineError::Declined(why)),
         ToEngine::Agreed
         | ToEngine::Connected { .. }
@@ -346,6 +392,7 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
         known,
         blocked,
         tun,
+        stamps,
         control,
         uapi,
     }))
@@ -397,9 +444,32 @@ fn log_change(before: &State, after: &State) {
     }
 }
 
+/// A time in the one unit that a person would take.
+fn coarse(time: Duration) -> String {
+    // Rounded: what is told is less than the clock was set back by, by the age of the last handshake.
+    let rounded = |unit: u64| (time.as_secs() + unit / 2) / unit;
+    match time.as_secs() {
+        0..=119 => format!("{} s", time.as_secs()),
+        120..=5399 => format!("{} min", rounded(60)),
+        5400..=172_799 => format!("{} h", rounded(3600)),
+        172_800.. => format!("{} d", rounded(86_400)),
+    }
+}
+
 fn seed() -> u64 {
     let mut bytes = [0; 8];
     // Jitter without entropy is still jitter of one gateway: any seed does.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_the_unit_that_a_person_would_take() {
+        let told = [30, 600, 7195, 86_400 * 3].map(|secs| coarse(Duration::from_secs(secs)));
+        assert_eq!(told, ["30 s", "10 min", "2 h", "3 d"]);
+    }
 }

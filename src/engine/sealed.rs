@@ -20,6 +20,7 @@ use crate::control::api::{Status, Topology};
 use crate::control::server::Request;
 use crate::gateway::{Command, Gateway};
 use crate::link::{Decline, Facts, Link, LinkError, Offer, ToWarden};
+use crate::net::Stamps;
 use crate::sys::seqpacket;
 use crate::wireguard::Snapshot;
 
@@ -87,6 +88,7 @@ pub async fn run_sealed(start: Start) -> Result<(), EngineError> {
         None => Missing::Control,
     };
     let (mut settle, mut uapi) = (Some(start.settle), None);
+    let mut stamps = Stamps::default();
     loop {
         let found = find(&mut config, &mut questions, &mut outside).await?;
         let Some((link, welcome, pending)) = found else {
@@ -110,7 +112,14 @@ pub async fn run_sealed(start: Start) -> Result<(), EngineError> {
             uplink: Uplink::Own(Own::new(start.resolv_conf.clone())),
             pending,
         };
-        match work(session, &mut servers, &mut questions, &mut outside).await {
+        let ended = work(
+            session,
+            &mut stamps,
+            &mut servers,
+            &mut questions,
+            &mut outside,
+        );
+        match ended.await {
             Ok(Ended::Stopped) => return Ok(()),
             Ok(Ended::Closed) => warn!("the warden is gone; joined programs have no network"),
             Err(EngineError::Link(error)) => warn!(%error, "the link to the warden broke"),

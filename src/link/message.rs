@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, PublicKey};
 use crate::gateway::{BlockReason, Command};
 use crate::guard::Offer;
 use crate::leak::evidence::{Evidence, Found};
 use crate::leak::stopped::Report;
-use crate::net::{Fwmark, IfName, Uplink};
+use crate::net::{Fwmark, IfName, Stamp, Stamps, Uplink};
 use crate::policy::Permit;
 
 /// Version of the protocol. Both halves must speak the same one.
@@ -65,6 +65,14 @@ pub enum ToWarden {
         /// What he said.
         command: Command,
     },
+    /// A handshake initiation was sent to a server. The warden keeps the newest stamp of each for the next engine: a
+    /// server takes no older one.
+    Stamp {
+        /// The server's key.
+        peer: PublicKey,
+        /// The stamp.
+        stamp: Stamp,
+    },
     /// Somebody wants to know what was stopped; [`ToEngine::Stopped`] answers.
     Stopped,
 }
@@ -85,6 +93,9 @@ pub enum ToEngine {
         blocked: Option<BlockReason>,
         /// What is known of the namespace.
         facts: Box<Facts>,
+        /// The newest stamps that engines before have told.
+        #[serde(default)]
+        stamps: Stamps<PublicKey>,
     },
     /// Why there will be no `Welcome`, or why an `Offer` after it is not in force.
     Declined(Decline),

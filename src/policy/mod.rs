@@ -10,11 +10,13 @@ use crate::config::{Inbound, Outbound};
 use crate::net::{Fwmark, IfName};
 
 mod flow;
+mod into_tunnel;
 mod of;
 pub mod verdict;
 pub mod way;
 
 pub use flow::{Device, DeviceKind, Direction, Flow, Protocol};
+pub use into_tunnel::{IntoTunnel, NotIntoTunnel};
 pub use of::{Holes, PolicyError, Unfit};
 pub use verdict::{Reason, Verdict, verdict};
 pub use way::Way;

@@ -77,7 +77,7 @@ impl Policy {
 }
 
 impl TunnelPolicy {
-    fn of(config: &Config) -> Self {
+    pub(super) fn of(config: &Config) -> Self {
         Self {
             device: config.tunnel.device.clone(),
             addresses: config.tunnel.addresses.clone(),

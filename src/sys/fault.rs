@@ -1,15 +1,15 @@
 //! Faults to order, for the namespace tests: SIGUSR2 makes the half that gets it panic, SIGUSR1 makes it try what
-//! an engine may not do, and a file spoils transactions of nftables. Only a build with the feature `netns` has them.
+//! an engine may not do, a file spoils transactions of nftables, and another one sets the clock of handshakes. Only a build with the feature `netns` has them.
 
 #[cfg(feature = "netns")]
 pub(super) use ordered::spoil;
 #[cfg(feature = "netns")]
-pub use ordered::{Transaction, injected, order};
+pub use ordered::{Transaction, files, injected, order};
 
 #[cfg(not(feature = "netns"))]
-pub use none::injected;
-#[cfg(not(feature = "netns"))]
 pub(super) use none::spoil;
+#[cfg(not(feature = "netns"))]
+pub use none::{files, injected};
 
 #[cfg(not(feature = "netns"))]
 mod none {
@@ -18,6 +18,11 @@ mod none {
     /// Pending for ever.
     pub async fn injected() {
         std::future::pending().await
+    }
+
+    /// None.
+    pub fn files() -> Vec<(&'static str, std::path::PathBuf)> {
+        Vec::new()
     }
 
     /// The batch as it is, and nothing happens to the answer.
@@ -41,6 +46,9 @@ mod ordered {
     /// anew before each transaction; an order that begins with `once` is for one of them.
     const VARIABLE: &str = "NETNS_FAULT";
 
+    /// Names a file with the seconds by which the wall clock of handshakes is wrong; missing is right.
+    const CLOCK: &str = "NETNS_CLOCK";
+
     /// No memory for a message (asm-generic/errno.h).
     const ENOBUFS: i32 = 105;
 
@@ -61,6 +69,12 @@ mod ordered {
 
     thread_local! {
         static ORDERED: Cell<Option<Transaction>> = const { Cell::new(None) };
+    }
+
+    /// Files with orders that an engine reads, and the variables that name them.
+    pub fn files() -> Vec<(&'static str, std::path::PathBuf)> {
+        let named = std::env::var_os(CLOCK).map(|path| (CLOCK, path.into()));
+        named.into_iter().collect()
     }
 
     /// Orders a fault for the transactions of this thread.

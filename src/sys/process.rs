@@ -45,6 +45,7 @@ pub fn spawn(arguments: &[&str], inherited: BorrowedFd<'_>) -> Result<Pid, Spawn
         .arg0("vpngw")
         .args(arguments)
         .env_clear()
+        .envs(super::fault::files())
         .current_dir("/")
         .stdin(Stdio::null());
     let clear = move || {

@@ -184,6 +184,7 @@ impl Door {
                 | ToWarden::Health(_)
                 | ToWarden::Ask { .. }
                 | ToWarden::PathMtu { .. }
+                | ToWarden::Stamp { .. }
                 | ToWarden::Stopped
                 | ToWarden::Operator { .. },
                 _,

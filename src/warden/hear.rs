@@ -35,6 +35,10 @@ impl Warden {
                 }
                 return;
             }
+            ToWarden::Stamp { peer, stamp } => {
+                self.stamps.note(peer, stamp);
+                return;
+            }
             ToWarden::Health(health) => {
                 self.health = Some((health, Instant::now()));
                 return;

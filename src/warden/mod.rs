@@ -37,9 +37,10 @@ use tokio::task;
 use tokio::time;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, PublicKey};
 use crate::guard::{Event, Guard};
 use crate::link::{Health, Link, ToEngine};
+use crate::net::Stamps;
 use crate::sys::fault;
 use crate::sys::nft::Armed;
 use crate::wireguard::uapi::path as uapi_path;
@@ -117,6 +118,8 @@ struct Warden {
     knock: Option<(Link, String)>,
     /// What the engine said of its health, and when.
     health: Option<(Health, Instant)>,
+    /// The newest stamp of a handshake with each server, over all engines.
+    stamps: Stamps<PublicKey>,
     /// When the namespace is looked at again.
     look_at: Option<Instant>,
     /// Whether the tunnel device is gone for good.
@@ -159,6 +162,7 @@ pub async fn run(mut start: Start) -> Result<(), StartError> {
         reading: Reading::new(start.reload),
         knock: None,
         health: None,
+        stamps: Stamps::default(),
         look_at: None,
         lost: false,
         alive: start.alive,

@@ -115,6 +115,7 @@ impl Warden {
             listeners,
             blocked,
             facts,
+            stamps: self.stamps.clone(),
         };
         self.child.welcome(welcome, &fds);
         self.tell_facts();

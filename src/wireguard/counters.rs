@@ -16,6 +16,12 @@ pub enum DropReason {
     Malformed,
     /// An inner packet to an address the peer may not be sent.
     DestinationNotAllowed,
+    /// An inner packet for the peer whose source is none of our addresses.
+    SourceNotOurs,
+    /// DNS to another host than the tunnel's resolvers.
+    Dns,
+    /// An inner packet to a private destination that is not configured, or that leaves its way to others.
+    PrivateDestination,
     /// An inner packet from an address the peer may not send from.
     SourceNotAllowed,
     /// A datagram from somebody other than the endpoint.
@@ -36,12 +42,15 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order they are counted.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Disconnected,
         Self::NoSession,
         Self::NotIpv4,
         Self::Malformed,
         Self::DestinationNotAllowed,
+        Self::SourceNotOurs,
+        Self::Dns,
+        Self::PrivateDestination,
         Self::SourceNotAllowed,
         Self::NotTheEndpoint,
         Self::Rejected,
@@ -60,6 +69,9 @@ impl DropReason {
             Self::NotIpv4 => "not_ipv4",
             Self::Malformed => "malformed",
             Self::DestinationNotAllowed => "destination_not_allowed",
+            Self::SourceNotOurs => "source_not_ours",
+            Self::Dns => "dns",
+            Self::PrivateDestination => "private_destination",
             Self::SourceNotAllowed => "source_not_allowed",
             Self::NotTheEndpoint => "not_the_endpoint",
             Self::Rejected => "rejected",

@@ -7,13 +7,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crate::config::Offload;
+use crate::config::{Offload, PublicKey};
+use crate::net::{Stamp, Stamps};
+use crate::policy::IntoTunnel;
 
 use super::counters::Snapshot;
 use super::peer::PeerSetup;
 use super::run::{Command, Loop, Shared};
 use super::tun::Tun;
+use super::tx::Outward;
 
 /// What the data thread tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,15 @@ pub enum Event {
         /// Bytes of the longest IPv4 packet that arrives there, as far as is known.
         mtu: u32,
     },
+    /// A handshake initiation was sent. Later ones to this peer must have later stamps, whoever sends them.
+    Stamp {
+        /// The peer.
+        peer: PublicKey,
+        /// The stamp.
+        stamp: Stamp,
+    },
+    /// The wall clock is this far behind the newest stamp of the peer: it was set back. Told once each time.
+    ClockWentBack(Duration),
     /// The data thread has ended. The text says why.
     Failed(String),
 }
@@ -39,18 +52,33 @@ pub struct Device {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a data plane starts from.
+pub struct Setup {
+    /// A TUN device with IFF_NO_PI and, for offloads, IFF_VNET_HDR.
+    pub tun: OwnedFd,
+    /// Bytes of the largest inner packet.
+    pub mtu: u16,
+    /// Whether segmentation offloads may be used.
+    pub offload: Offload,
+    /// What may enter the tunnel.
+    pub policy: IntoTunnel,
+    /// Handshakes have later stamps than these.
+    pub stamps: Stamps<PublicKey>,
+}
+
 impl Device {
-    /// Starts the data thread, with no peer. `tun` is a TUN device with IFF_NO_PI and, for offloads,
-    /// IFF_VNET_HDR; `mtu` is its MTU in bytes. `notify` is called on the data thread and must not block.
+    /// Starts the data thread, with no peer. `notify` is called on the data thread and must not block.
     ///
     /// # Errors
     /// `tun` is not such a descriptor; the system has no thread or descriptor left.
-    pub fn start(
-        tun: OwnedFd,
-        mtu: u16,
-        offload: Offload,
-        notify: impl Fn(Event) + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn start(setup: Setup, notify: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
+        let Setup {
+            tun,
+            mtu,
+            offload,
+            policy,
+            stamps,
+        } = setup;
         let offload = offload == Offload::Auto;
         let tun = Tun::new(tun, offload)?;
         let shared = Arc::new(Shared::new()?);
@@ -62,7 +90,8 @@ impl Device {
         let thread = thread::Builder::new()
             .name("wireguard".to_owned())
             .spawn(move || {
-                let run = || Loop::new(tun, mtu, offload, own, &notify)?.run();
+                let outward = Outward::new(mtu, policy);
+                let run = || Loop::new(tun, mtu, offload, outward, stamps, own, &notify)?.run();
                 // A thread that dies in silence would leave a tunnel that looks alive.
                 match catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(())) => {}
@@ -89,6 +118,11 @@ impl Device {
     /// Forgets peer, session and socket; packets from the TUN device are read and dropped.
     pub fn disconnect(&self) {
         self.shared.send(Command::Disconnect);
+    }
+
+    /// Replaces what may enter the tunnel.
+    pub fn permit(&self, policy: IntoTunnel) {
+        self.shared.send(Command::Permit(policy));
     }
 
     /// The counters now.

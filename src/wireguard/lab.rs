@@ -16,8 +16,10 @@ use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, recv};
 use rustix::thread::UnshareFlags;
 
-use super::{Device, DropReason, Event, PeerSetup, Snapshot};
+use super::{Device, DropReason, Event, PeerSetup, Setup, Snapshot};
 use crate::config::{Offload, PublicKey, Secret};
+use crate::net::Stamps;
+use crate::policy::IntoTunnel;
 
 const MTU: u16 = 1420;
 const BULK: usize = 64 << 20;
@@ -88,7 +90,7 @@ struct End {
 
 impl End {
     fn wait_handshake(&self) {
-        let told = |event: &Event| !matches!(event, Event::PathMtu { .. });
+        let told = |event: &Event| matches!(event, Event::Handshake | Event::Failed(_));
         let next = || self.events.recv_timeout(PATIENCE).unwrap();
         assert_eq!(
             std::iter::repeat_with(next).find(told),
@@ -97,10 +99,23 @@ impl End {
     }
 }
 
+fn setup(tun: OwnedFd, offload: Offload) -> Setup {
+    let mut config = crate::config::example::config();
+    config.tunnel.addresses = [NEAR, FAR].map(|ip| ip.into()).to_vec();
+    config.tunnel.private = vec!["10.77.0.0/24".parse().unwrap()];
+    Setup {
+        tun,
+        mtu: MTU,
+        offload,
+        policy: IntoTunnel::of(&config),
+        stamps: Stamps::default(),
+    }
+}
+
 fn end(address: Ipv4Addr, vnet_hdr: bool, offload: Offload) -> End {
     let (tell, events): (Sender<Event>, _) = channel();
     let notify = move |event| drop(tell.send(event));
-    let device = Device::start(tun(address, vnet_hdr), MTU, offload, notify).unwrap();
+    let device = Device::start(setup(tun(address, vnet_hdr), offload), notify).unwrap();
     End { device, events }
 }
 
@@ -404,7 +419,7 @@ fn a_deleted_device_is_told_of() {
 #[test]
 fn a_device_that_is_no_tun_is_refused() {
     let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
-    assert!(Device::start(null, MTU, Offload::Auto, |_| {}).is_err());
+    assert!(Device::start(setup(null, Offload::Auto), |_| {}).is_err());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! The protocol is in three layers: `aead` seals bytes, `noise` agrees on keys, `session` decides when
 //! to do which.
 
+mod admit;
 mod aead;
 mod checksum;
 mod coalesce;
@@ -37,5 +38,5 @@ mod wait;
 mod lab;
 
 pub use counters::{DropReason, Snapshot};
-pub use device::{Device, Event};
+pub use device::{Device, Event, Setup};
 pub use peer::PeerSetup;

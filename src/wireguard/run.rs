@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::net::mtu;
+use crate::config::PublicKey;
+use crate::net::{Stamp, Stamps, mtu};
+use crate::policy::IntoTunnel;
 
 use super::counters::{Counters, DropReason};
 use super::device::Event;
@@ -31,6 +33,9 @@ const TIMER_MESSAGE: usize = SMALLEST_BUFFER;
 /// How often the kernel is asked what fits the path, for it may have forgotten a narrow one.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A clock that is this far behind the newest stamp was set back. Putting it right little by little takes less.
+const SET_BACK: Duration = Duration::from_secs(2);
+
 /// What the thread is told.
 pub(super) enum Command {
     Connect {
@@ -39,6 +44,7 @@ pub(super) enum Command {
         remote: SocketAddrV4,
     },
     Disconnect,
+    Permit(IntoTunnel),
     Stop,
 }
 
@@ -91,6 +97,8 @@ pub(super) struct Link {
     look: Instant,
     /// The path MTU that was told last.
     told: Option<u32>,
+    /// The stamp that was told last.
+    told_stamp: Stamp,
 }
 
 /// What the thread owns.
@@ -103,6 +111,10 @@ pub(super) struct Loop<F> {
     notify: F,
     waiter: Waiter,
     link: Option<Link>,
+    /// The newest stamp that each peer was sent, by whatever session.
+    stamps: Stamps<PublicKey>,
+    /// The peer whose newest stamp the clock is behind, once that was told.
+    behind: Option<PublicKey>,
     outward: Outward,
     inward: Inward,
 }
@@ -114,14 +126,18 @@ impl<F: Fn(Event)> Loop<F> {
         tun: Tun,
         mtu: u16,
         offload: bool,
+        outward: Outward,
+        stamps: Stamps<PublicKey>,
         shared: Arc<Shared>,
         notify: F,
     ) -> io::Result<Self> {
         Ok(Self {
             waiter: Waiter::new(tun.as_fd(), shared.wake.as_fd())?,
-            outward: Outward::new(mtu),
+            outward,
             inward: Inward::new(&tun),
             link: None,
+            stamps,
+            behind: None,
             tun,
             mtu,
             offload,
@@ -209,6 +225,28 @@ impl<F: Fn(Event)> Loop<F> {
         if link.session.take_silence() {
             (self.notify)(Event::Silent);
         }
+        self.tell_stamp();
+    }
+
+    /// Tells of the newest initiation, and once that its stamp was not taken from the clock.
+    fn tell_stamp(&mut self) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let (peer, stamp) = (link.peer.public_key, link.session.stamp());
+        if stamp == link.told_stamp {
+            return;
+        }
+        link.told_stamp = stamp;
+        self.stamps.note(peer, stamp);
+        (self.notify)(Event::Stamp { peer, stamp });
+        let behind = link.session.behind();
+        if behind < SET_BACK {
+            self.behind.take_if(|told| *told == peer);
+        } else if self.behind.is_none() {
+            self.behind = Some(peer);
+            (self.notify)(Event::ClockWentBack(behind));
+        }
     }
 
     /// False: stop.
@@ -220,6 +258,7 @@ impl<F: Fn(Event)> Loop<F> {
                 self.link = None;
                 self.shared.counters.forget_handshake();
             }
+            Command::Permit(policy) => self.outward.permit(policy),
             Command::Connect {
                 peer,
                 socket,
@@ -248,7 +287,9 @@ impl<F: Fn(Event)> Loop<F> {
             }
             Some(_) | None => {
                 counters.forget_handshake();
-                Session::new(&peer, *remote.ip(), now)?
+                let mut session = Session::new(&peer, *remote.ip(), now)?;
+                session.go_on_from(self.stamps.of(peer.public_key));
+                session
             }
         };
         let socket = Rc::new(socket);
@@ -257,6 +298,7 @@ impl<F: Fn(Event)> Loop<F> {
         let link = self.link.insert(Link {
             allowed: Allowed::new(&peer.allowed_ips),
             peer,
+            told_stamp: session.stamp(),
             session,
             remote,
             sender,
@@ -269,6 +311,7 @@ impl<F: Fn(Event)> Loop<F> {
             link.sender.commit(size, Ecn::NotEct);
         }
         link.sender.flush();
+        self.tell_stamp();
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use super::admit::admit;
 use super::counters::{Counters, DropReason};
 use super::ecn::Ecn;
 use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
@@ -10,6 +11,7 @@ use super::run::Link;
 use super::session::{OVERHEAD, PADDING, SMALLEST_BUFFER, Sealed};
 use super::split::Segments;
 use super::tun::Tun;
+use crate::policy::IntoTunnel;
 
 /// Packets a turn reads at most while nobody is there to send them to.
 const TURN: usize = 64;
@@ -18,14 +20,21 @@ const TURN: usize = 64;
 pub(super) struct Outward {
     buffer: Box<[u8]>,
     mtu: usize,
+    policy: IntoTunnel,
 }
 
 impl Outward {
-    pub(super) fn new(mtu: u16) -> Self {
+    pub(super) fn new(mtu: u16, policy: IntoTunnel) -> Self {
         Self {
             buffer: vec![0; VIRTIO + LONGEST_PACKET].into(),
             mtu: mtu.into(),
+            policy,
         }
+    }
+
+    /// What may enter the tunnel from now on.
+    pub(super) fn permit(&mut self, policy: IntoTunnel) {
+        self.policy = policy;
     }
 
     /// Packets are padded to no more than this many bytes from now on.
@@ -88,6 +97,10 @@ impl Outward {
         let Ok(mut segments) = segments else {
             return counters.dropped(DropReason::Malformed, 1);
         };
+        // Not earlier: a sender of raw frames decides where a checksum is written.
+        if let Err(reason) = admit(&self.policy, &buffer[..len]) {
+            return counters.dropped(reason, 1);
+        }
         while let Some(packet) = segments.next(&mut buffer[..len]) {
             let size = packet.len();
             let room = (size + PADDING + OVERHEAD).max(SMALLEST_BUFFER);

@@ -13,7 +13,7 @@ mod window;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use boringtun::noise::TunnResult;
 use boringtun::noise::rate_limiter::RateLimiter;
@@ -24,8 +24,9 @@ use super::noise::{
     COOKIE_REPLY, INITIATION, Identity, Keys, Macs, Pending, RESPONSE, TIMESTAMP, kind,
 };
 use super::peer::PeerSetup;
+use crate::net::Stamp;
 use keypair::{Keypair, Keypairs, Place};
-use outside::{asleep, jitter, new_key, random, timestamp};
+use outside::{asleep, clock, jitter, new_key, random};
 
 /// Bytes of the header of a data message (section 5.4.6).
 const HEADER: usize = 16;
@@ -69,12 +70,14 @@ pub struct Session {
     /// The initiation that is still unanswered.
     pending: Option<Asked>,
     /// Of the newest initiation of ours, and of the peer.
-    sent: [u8; TIMESTAMP],
+    sent: Stamp,
     received: [u8; TIMESTAMP],
     /// What waits for a session: packets, and their lengths with padding.
     queue: VecDeque<(Vec<u8>, usize)>,
     /// How many packets were given up since somebody asked.
     lost: u64,
+    /// How far the wall clock was behind the stamp of the newest initiation before.
+    behind: Duration,
     timers: timers::Timers,
     handshake: bool,
 }
@@ -128,13 +131,29 @@ impl Session {
             remote: remote.into(),
             keypairs: Keypairs::default(),
             pending: None,
-            sent: [0; TIMESTAMP],
+            sent: Stamp::default(),
             received: [0; TIMESTAMP],
             queue: VecDeque::new(),
             lost: 0,
+            behind: Duration::ZERO,
             timers: timers::Timers::new(peer.keepalive, now),
             handshake: false,
         })
+    }
+
+    /// Initiations have later stamps than this one, which a session before has sent.
+    pub fn go_on_from(&mut self, stamp: Stamp) {
+        self.sent = self.sent.max(stamp);
+    }
+
+    /// The stamp of the newest initiation.
+    pub fn stamp(&self) -> Stamp {
+        self.sent
+    }
+
+    /// How far the wall clock was behind the newest stamp when the last initiation was made: it was set back.
+    pub fn behind(&self) -> Duration {
+        self.behind
     }
 
     /// The peer is reached at another address from now on.
@@ -161,10 +180,11 @@ impl Session {
         self.timers.initiated(now, jitter());
         let message = dst.first_chunk_mut::<INITIATION>()?;
         let index = self.new_index()?;
-        self.sent = timestamp(SystemTime::now(), self.sent);
-        let pending = self
-            .identity
-            .initiate(index, &self.sent, new_key()?, message)?;
+        let clock = clock();
+        self.behind = self.sent.ahead_of(clock);
+        self.sent = Stamp::after(self.sent, clock);
+        let stamp = &self.sent.0;
+        let pending = self.identity.initiate(index, stamp, new_key()?, message)?;
         self.macs.sign(now, message);
         self.pending = Some(Asked {
             at: now,

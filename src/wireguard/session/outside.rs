@@ -4,33 +4,25 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use super::super::noise::{Secret, TIMESTAMP, blank};
+use super::super::noise::{Secret, blank};
 
 /// "Some random value between 0 and 333 ms" is added to each retry (section 6.4).
 pub(super) const MOST_JITTER: Duration = Duration::from_millis(333);
 
-/// The time as TAI64N (<https://cr.yp.to/libtai/tai64.html>), later than `last` even where the clock was set back.
-pub(super) fn timestamp(now: SystemTime, last: [u8; TIMESTAMP]) -> [u8; TIMESTAMP] {
-    // What the kernel counts from (`tai64n_now`, drivers/net/wireguard/noise.c): a peer compares with what it
-    // got last, whatever program has sent that.
-    const EPOCH: u64 = (1 << 62) + 10;
-    // As coarse as the kernel's: the peer is not to learn our clock to the nanosecond.
-    const STEP: u32 = 1 << 24;
-    let since = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let mut stamp = [0; TIMESTAMP];
-    stamp[..8].copy_from_slice(&(since.as_secs() + EPOCH).to_be_bytes());
-    stamp[8..].copy_from_slice(&(since.subsec_nanos() & !(STEP - 1)).to_be_bytes());
-    if stamp > last {
-        return stamp;
-    }
-    // What follows as a number follows as a timestamp, for a receiver compares bytes (section 5.4.2).
-    let mut next = [0; 16];
-    next[4..].copy_from_slice(&last);
-    let next = (u128::from_be_bytes(next) + u128::from(STEP)).to_be_bytes();
-    stamp.copy_from_slice(&next[4..]);
-    stamp
+/// The wall clock.
+#[cfg(not(feature = "netns"))]
+pub(super) fn clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The wall clock, set forward or back by as many seconds as stand in the file that a variable names.
+#[cfg(feature = "netns")]
+pub(super) fn clock() -> SystemTime {
+    let now = SystemTime::now();
+    let read = |path| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+    let seconds: i64 = std::env::var_os("NETNS_CLOCK").and_then(read).unwrap_or(0);
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { now - by } else { now + by }
 }
 
 /// How long the machine has slept since it started: a boot-time clock counts that, the one of

@@ -124,17 +124,3 @@ fn keys_that_aged_in_sleep_seal_nothing() {
     a.keypairs.expire(Instant::now(), slept);
     assert_eq!(seal(&mut a, &packet(60, 1)).0, Sealed::Ask(148));
 }
-
-#[test]
-fn a_timestamp_grows_even_when_the_clock_does_not() {
-    let now = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 999_999_999);
-    let first = timestamp(now, [0; TIMESTAMP]);
-    // The kernel's base, and no more of the clock than it tells.
-    assert_eq!(first[..8], ((1 << 62) + 1_700_000_010_u64).to_be_bytes());
-    assert_eq!(first[8..], 0x3b00_0000_u32.to_be_bytes());
-    let second = timestamp(now - Duration::from_secs(60), first);
-    assert!(second > first);
-    let mut full = first;
-    full[8..].fill(0xff);
-    assert!(timestamp(now, full) > full);
-}
