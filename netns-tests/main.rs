@@ -36,6 +36,7 @@ mod leak;
 mod leaktest;
 mod matrix;
 mod mtu;
+mod networks;
 mod raw;
 mod reconnect;
 mod rekey;
