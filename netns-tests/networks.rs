@@ -137,6 +137,7 @@ fn an_exception_is_not_in_the_main_table() {
     let lines: Vec<_> = main.lines().map(str::trim_end).collect();
     let expected = [
         "default dev tun0 proto 30 metric 30320",
+        "10.64.0.0/24 dev tun0 proto kernel scope link src 10.64.0.2",
         "172.30.0.0/24 dev eth0 proto kernel scope link src 172.30.0.2",
     ];
     assert_eq!(lines, expected);
