@@ -39,6 +39,7 @@ mod leak;
 mod leaktest;
 mod matrix;
 mod mtu;
+mod networks;
 mod ports;
 mod raw;
 mod reconnect;

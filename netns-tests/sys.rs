@@ -8,6 +8,7 @@ use std::thread;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use vpngw::net::{Fwmark, IfName, Uplink};
 
+mod main_table;
 mod network;
 mod process;
 mod routes;

@@ -64,7 +64,7 @@ impl Stage {
     /// What the joined program itself is greeted with through the tunnel; `None` if it gets nowhere.
     pub fn greeting(&self) -> Option<String> {
         let line = greeting(HOST, 7);
-        self.said(&["exec", JOINED, "timeout", "5", "sh", "-c", &line])
+        self.said(&["exec", JOINED, "timeout", "5", "bash", "-c", &line])
     }
 
     /// The greeting that another container, joined to this one, gets from a service.
@@ -72,7 +72,7 @@ impl Stage {
         let network = format!("--network=container:{holder}");
         let line = greeting(host, port);
         let words = ["run", "--rm", &network, "--entrypoint", "timeout"];
-        self.said(&[words.as_slice(), &[APP, "5", "sh", "-c", &line]].concat())
+        self.said(&[words.as_slice(), &[APP, "5", "bash", "-c", &line]].concat())
     }
 
     /// Asserts that the joined program reaches hosts behind the server, and they not its page.

@@ -26,6 +26,7 @@ mod systemd;
 
 mod host;
 mod inside;
+mod networks;
 mod profiles;
 mod rejoin;
 mod sealed;

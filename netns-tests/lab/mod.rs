@@ -141,14 +141,14 @@ impl Lab {
         self.ns.run("app", line)
     }
 
-    /// Puts the default route back, as an operator does. Refused while the uplink's own route, which the router is reached
-    /// by, is on its way to another table.
+    /// Puts the default route back in the plain way, as Docker, DHCP clients and operators do, once the gateway has taken
+    /// the one before.
     pub fn route_by_the_uplink(&self) {
-        let line = "ip route replace default via 172.30.0.1 dev eth0 metric 100";
-        wait("there is a default route", Duration::from_secs(10), || {
-            let done = self.ns.output("app", line);
-            done.status.success().then_some(())
+        wait("no default route is left", Duration::from_secs(10), || {
+            let left = self.app("ip route show default").contains("via");
+            (!left).then_some(())
         });
+        self.app("ip route add default via 172.30.0.1");
     }
 
     /// From now on gateways find a kernel whose tables belong to nobody (before Linux 6.9), so that whoever has

@@ -36,9 +36,7 @@ pub fn run(control: &Path) -> Result<Code, Failure> {
 /// Whether somebody holds the tunnel device: it goes with the gateway, and its route with it.
 fn tunnel_is_held() -> Result<bool, route::RouteError> {
     Ok(route::routes()?.iter().any(|route| {
-        route.table == plan::MAIN
-            && route.protocol == plan::PROTOCOL
-            && route.kind == plan::Kind::Unicast
-            && route.destination.prefix() == 0
+        let ours = route.protocol == plan::PROTOCOL && route.kind == plan::Kind::Unicast;
+        ours && route.is_default()
     }))
 }

@@ -1,9 +1,10 @@
-//! What is still to do: the routes and rules of the kernel against those that are wanted.
+//! What is still to do: the routes of the kernel against those that are wanted.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
-use super::route::{Kind, MAIN, PROTOCOL, Route, Rule};
-use super::{MARKED, MEMORY, PRIORITY, Plan};
+use super::route::{Kind, MAIN, PROTOCOL, Route, STATIC};
+use super::{MARKED, MEMORY, PROGRAMS, Plan};
 use crate::net::{IfName, Uplink, networks};
 
 /// One step, in the order it is taken.
@@ -15,19 +16,6 @@ pub enum Change {
     Remove(Route),
 }
 
-/// One step, in the order it is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RuleChange {
-    /// Add it.
-    Add(Rule),
-    /// Take it out.
-    Remove(Rule),
-}
-
-/// `RTPROT_KERNEL` and `RTPROT_STATIC` (linux/rtnetlink.h): of an address, and set by an administrator.
-const KERNEL: u8 = 2;
-const STATIC: u8 = 4;
-
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -37,28 +25,21 @@ impl fmt::Display for Change {
     }
 }
 
-impl fmt::Display for RuleChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Add(rule) => write!(f, "ip -4 rule add {rule}"),
-            Self::Remove(rule) => write!(f, "ip -4 rule del {rule}"),
-        }
-    }
-}
-
-/// Priorities that are ours.
-const OURS: std::ops::Range<u32> = PRIORITY..PRIORITY + 10;
-
 /// Steps from `current`, the routes of all tables, to those of the plan. Empty when there is nothing
-/// left to do. Routes of the uplink are remembered before they are removed.
+/// left to do. First the tables of our own, whose first routes lead into the tunnel or nowhere; then what leaves the
+/// main table is remembered, and only then removed.
 pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
     let unwanted: Vec<&Route> = current
         .iter()
         .filter(|route| leads_out(route, plan) && !plan.routes.contains(route))
         .collect();
     let memories = memories(current, &unwanted, plan);
-    let missing = |route: &&Route| !current.contains(route);
-    let added = memories.iter().chain(&plan.routes).filter(missing);
+    let of_address = of_address(current, plan);
+    let in_main = |route: &&Route| route.table == MAIN;
+    let own = plan.routes.iter().filter(|route| !in_main(route));
+    let shown = plan.routes.iter().filter(in_main);
+    let wanted = own.chain(&memories).chain(&of_address).chain(shown);
+    let added = wanted.filter(|route| !current.contains(route));
     // What a Replace overwrites is gone already.
     let overwritten =
         |route: &Route| added.clone().any(|new| new.replaces(route)) && first(current, route);
@@ -76,62 +57,58 @@ pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
         .collect()
 }
 
-/// Steps from `current` to the rules of the plan. Rules at other priorities are not ours to touch, unless
-/// they lead past the tunnel, or our own flow away from its way.
-pub fn rule_changes(current: &[Rule], routes: &[Route], plan: &Plan) -> Vec<RuleChange> {
-    let missing = |rule: &&Rule| !current.contains(rule);
-    let added = plan.rules.iter().filter(missing);
-    let unwanted = |rule: &&Rule| {
-        (OURS.contains(&rule.priority) || beats_ours(rule, routes, plan))
-            && !plan.rules.contains(rule)
+/// Steps that give the main table back what it had before our first run, and remove our routes. `own` are the
+/// addresses there are.
+pub fn restored(current: &[Route], own: &[Ipv4Addr]) -> Vec<Change> {
+    let ours = |route: &&Route| {
+        [MARKED, MEMORY, PROGRAMS].contains(&route.table) || route.protocol == PROTOCOL
     };
-    let removed = current.iter().filter(unwanted);
-    // The new rule first: a packet of ours is never without one.
-    let added = added.cloned().map(RuleChange::Add);
-    added
-        .chain(removed.cloned().map(RuleChange::Remove))
-        .collect()
+    let memories = current.iter().filter(|route| route.table == MEMORY);
+    let back = memories.map(|memory| Route {
+        table: MAIN,
+        // The kernel takes no source that is not our address any more.
+        source: memory.source.filter(|source| own.contains(source)),
+        ..memory.clone()
+    });
+    // What somebody has put in its place meanwhile is newer.
+    let newer = |back: &Route| current.iter().any(|it| !ours(&it) && back.replaces(it));
+    let back = back.filter(|back| !newer(back)).map(Change::Replace);
+    let removed = current.iter().filter(ours).cloned().map(Change::Remove);
+    back.chain(removed).collect()
 }
 
-/// Whether it is asked before our rules and its table leads out: by the uplink, or anywhere with the
-/// packets of our own flow. The main table has nothing but our routes by the uplink, so it does no harm
-/// to the packets of others.
-fn beats_ours(rule: &Rule, routes: &[Route], plan: &Plan) -> bool {
-    if rule.priority >= PRIORITY {
-        return false;
-    }
-    let mark = plan.rules.iter().find_map(|ours| ours.mark);
-    let remote = plan
-        .rules
-        .iter()
-        .find_map(|ours| Some(*ours.flow?.remote.ip()));
-    let ours = mark.is_some_and(|mark| rule.takes(mark));
-    let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
-    let mut of_table = routes.iter().filter(|route| route.table == rule.table);
-    of_table.any(|route| {
-        let out = uplink.is_some() && route.device.as_ref() == uplink;
-        let away = remote.is_some_and(|remote| route.destination.contains(remote));
-        (out && rule.table != MAIN) || (ours && away)
-    })
-}
-
-/// Whether this route takes packets away from the tunnel: by the uplink, by default, or by any other device
-/// unless it is the network of that device's own address. A nexthop object that the kernel does not print
+/// Whether this route of the main table would take packets away from the tunnel if they asked there: by default, or by
+/// any device, unless it is the network of an address of that device. A nexthop object that the kernel does not print
 /// may lead anywhere.
 fn leads_out(route: &Route, plan: &Plan) -> bool {
-    let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
-    let by_uplink = uplink.is_some() && route.device.as_ref() == uplink;
     let hidden = route.nexthop.is_some() && route.device.is_none();
     let loopback = |device: &IfName| device.as_str() == "lo";
-    let other = route
+    let by_device = route
         .device
         .as_ref()
         .is_some_and(|device| !loopback(device));
-    let pushed = other && route.protocol != KERNEL;
     route.table == MAIN
         && route.kind == Kind::Unicast
-        && (by_uplink || route.destination.prefix() == 0 || hidden || pushed)
+        && (route.is_default() || hidden || (by_device && !route.is_of_address()))
         && route.device.as_ref() != Some(&plan.tunnel.device)
+}
+
+/// The network of the uplink's address, for the main table, if a former version has it in the memory instead.
+fn of_address(current: &[Route], plan: &Plan) -> Option<Route> {
+    let uplink = plan.uplink.as_ref()?;
+    let link = networks::masked(uplink.address);
+    let of_uplink = |route: &&Route| {
+        route.is_of_address()
+            && (route.device.as_ref(), route.destination) == (Some(&uplink.device), link)
+            && route.source == Some(uplink.address.ip())
+    };
+    let mut found = current.iter().filter(of_uplink);
+    let there = found.clone().any(|route| route.table == MAIN);
+    let memory = found.find(|route| route.table == MEMORY && !there)?;
+    Some(Route {
+        table: MAIN,
+        ..memory.clone()
+    })
 }
 
 /// The same routes in the table that no rule leads to, and the way to the router if it is not among
@@ -150,6 +127,7 @@ fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
         ..(*route).clone()
     });
     for memory in foreign {
+        let memory = beside(current, &memories, memory);
         if !memories.iter().any(|known| known.replaces(&memory)) {
             memories.push(memory);
         }
@@ -162,10 +140,23 @@ fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
                 && (&known.device, known.gateway) == (&memory.device, memory.gateway)
         };
         if !current.iter().chain(&memories).any(same) {
-            memories.push(memory);
+            memories.push(beside(current, &memories, memory));
         }
     }
     memories
+}
+
+/// The default route with the first metric that no other device's has in the memory: with two networks Docker moves
+/// the default route from one device to the other, and either may be the one that stays.
+fn beside(current: &[Route], memories: &[Route], mut memory: Route) -> Route {
+    let others = |memory: &Route| {
+        let mut known = current.iter().chain(memories);
+        known.any(|known| known.replaces(memory) && known.device != memory.device)
+    };
+    while memory.is_default() && others(&memory) {
+        memory.metric = memory.metric.saturating_add(1);
+    }
+    memory
 }
 
 /// The default route as a person would write it, for `vpngw cleanup` to give back.
@@ -177,14 +168,19 @@ fn to_router(uplink: &Uplink) -> Option<Route> {
     })
 }
 
-/// Left behind by an earlier run: in the marked table all that is not wanted, in the memory a default
-/// route when there is a newer one by the same device.
+/// Left behind by an earlier run, or put in our tables by somebody: what is not wanted there, and what a former version
+/// had in the main table; in the memory a default route when there is a newer one by the same device, and the network
+/// of the uplink's address, which is in the main table.
 fn is_stale(route: &Route, plan: &Plan, memories: &[Route]) -> bool {
-    let is_default = |route: &Route| route.destination.prefix() == 0;
-    let newer = |new: &Route| is_default(new) && new.device == route.device && new != route;
+    let newer = |new: &Route| new.is_default() && new.device == route.device && new != route;
+    let of_uplink = |uplink: &Uplink| Some(&uplink.device) == route.device.as_ref();
     match route.table {
-        MARKED => !plan.routes.contains(route),
-        MEMORY => is_default(route) && memories.iter().any(newer),
+        MARKED | PROGRAMS => !plan.routes.contains(route),
+        MAIN => route.protocol == PROTOCOL && !plan.routes.contains(route),
+        MEMORY => {
+            (route.is_default() && memories.iter().any(newer))
+                || (route.is_of_address() && plan.uplink.as_ref().is_some_and(of_uplink))
+        }
         _ => false,
     }
 }
@@ -197,9 +193,8 @@ fn first(current: &[Route], route: &Route) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{config, plan, uplink};
+    use super::super::tests::{config, default_route, link_route, plan, uplink};
     use super::*;
-    use crate::net::Fwmark;
 
     fn apply(current: &mut Vec<Route>, changes: &[Change]) {
         for change in changes {
@@ -219,30 +214,7 @@ mod tests {
     }
 
     fn fresh() -> Vec<Route> {
-        let uplink = uplink();
-        let source = Some(uplink.address.ip());
-        vec![
-            Route {
-                onlink: false,
-                protocol: 3,
-                ..Route::by_router(
-                    MAIN,
-                    networks::ALL,
-                    uplink.gateway.unwrap(),
-                    &uplink.device,
-                    None,
-                )
-            },
-            Route {
-                protocol: 2,
-                ..Route::on_link(
-                    MAIN,
-                    networks::masked(uplink.address),
-                    &uplink.device,
-                    source,
-                )
-            },
-        ]
+        vec![default_route(), link_route()]
     }
 
     #[test]
@@ -259,16 +231,145 @@ mod tests {
     #[test]
     fn what_the_main_table_loses_is_remembered_first() {
         let plan = plan(&config());
-        let changes = changes(&fresh(), &plan);
-        for old in fresh() {
+        let pushed = Route {
+            destination: "0.0.0.0/1".parse().unwrap(),
+            ..default_route()
+        };
+        let changes = changes(&[fresh(), vec![pushed.clone()]].concat(), &plan);
+        for old in [default_route(), pushed] {
             let memory = |change: &Change| matches!(change, Change::Replace(new) if new.table == MEMORY && new.destination == old.destination);
-            let gone = |change: &Change| match change {
-                Change::Replace(new) => new.replaces(&old),
-                Change::Remove(route) => *route == old,
-            };
             let memory = changes.iter().position(memory).unwrap();
-            assert!(memory < changes.iter().position(gone).unwrap(), "{old}");
+            let gone = changes
+                .iter()
+                .position(|it| *it == Change::Remove(old.clone()));
+            assert!(memory < gone.unwrap(), "{old}");
         }
+    }
+
+    /// Docker looks there for conflicts, and finds the next router by them.
+    #[test]
+    fn the_networks_of_addresses_stay_in_the_main_table() {
+        let plan = plan(&config());
+        let mut routes = fresh();
+        // A new address of the uplink, and another device.
+        for (device, source) in [("eth0", "172.30.0.3"), ("eth1", "172.31.0.2")] {
+            let source: Ipv4Addr = source.parse().unwrap();
+            routes.push(Route {
+                device: Some(device.parse().unwrap()),
+                destination: networks::masked(format!("{source}/24").parse().unwrap()),
+                source: Some(source),
+                ..link_route()
+            });
+        }
+        let of_addresses = routes[1..].to_vec();
+        settle(&mut routes, &plan);
+        for route in of_addresses {
+            assert!(routes.contains(&route), "{route}");
+        }
+    }
+
+    /// The first version had its own routes and exceptions in the main table and the uplink's network in the memory.
+    #[test]
+    fn the_main_table_of_a_former_version_is_put_right() {
+        let plan = plan(&config());
+        let tunnel = &plan.tunnel.device;
+        let in_memory = |route: Route| Route {
+            table: MEMORY,
+            ..route
+        };
+        let exception = Route::by_router(
+            MAIN,
+            "192.168.1.0/24".parse().unwrap(),
+            uplink().gateway.unwrap(),
+            &uplink().device,
+            None,
+        );
+        let mut routes = vec![
+            Route::on_link(MAIN, networks::ALL, tunnel, None),
+            Route::unreachable(MAIN, u32::MAX),
+            exception,
+            in_memory(default_route()),
+            in_memory(link_route()),
+        ];
+        settle(&mut routes, &plan);
+        assert_eq!(changes(&routes, &plan), []);
+        let of = |table: u32| {
+            let of = routes.iter().filter(move |route| route.table == table);
+            of.cloned().collect::<Vec<_>>()
+        };
+        let shown = plan.routes.last().unwrap().clone();
+        assert_eq!(of(MAIN), [link_route(), shown]);
+        assert_eq!(of(MEMORY), [in_memory(default_route())]);
+    }
+
+    #[test]
+    fn each_device_keeps_its_default_route_in_the_memory() {
+        let plan = plan(&config());
+        let mut routes = fresh();
+        settle(&mut routes, &plan);
+        let second = Route {
+            device: Some("eth1".parse().unwrap()),
+            gateway: Some("172.31.0.1".parse().unwrap()),
+            ..default_route()
+        };
+        routes.push(second.clone());
+        settle(&mut routes, &plan);
+        assert_eq!(changes(&routes, &plan), []);
+        for device in [uplink().device, second.device.unwrap()] {
+            let mut memory = routes.iter().filter(|route| route.table == MEMORY);
+            assert!(memory.any(|it| it.is_default() && it.device.as_ref() == Some(&device)));
+        }
+    }
+
+    #[test]
+    fn what_is_put_in_our_tables_goes() {
+        let plan = plan(&config());
+        let mut routes = fresh();
+        settle(&mut routes, &plan);
+        for table in [MARKED, PROGRAMS] {
+            let pushed = Route {
+                table,
+                destination: "203.0.113.0/24".parse().unwrap(),
+                ..default_route()
+            };
+            routes.push(pushed.clone());
+            assert_eq!(changes(&routes, &plan), [Change::Remove(pushed)]);
+            routes.pop();
+        }
+    }
+
+    #[test]
+    fn everything_is_given_back_but_what_has_been_replaced_meanwhile() {
+        let plan = plan(&config());
+        let mut routes = fresh();
+        settle(&mut routes, &plan);
+        let own = [uplink().address.ip()];
+        let mut back = routes.clone();
+        apply(&mut back, &restored(&routes, &own));
+        let onlink = Route {
+            onlink: true,
+            ..default_route()
+        };
+        assert_eq!(back, [link_route(), onlink]);
+        let newer = Route {
+            gateway: Some("172.30.0.254".parse().unwrap()),
+            ..default_route()
+        };
+        routes.push(newer.clone());
+        let mut back = routes.clone();
+        apply(&mut back, &restored(&routes, &own));
+        assert_eq!(back, [link_route(), newer]);
+    }
+
+    #[test]
+    fn a_source_that_is_no_address_any_more_is_not_given_back() {
+        let memory = Route {
+            table: MEMORY,
+            source: Some("172.30.0.9".parse().unwrap()),
+            ..default_route()
+        };
+        let steps = restored(&[memory], &[uplink().address.ip()]);
+        assert_eq!(steps[0], Change::Replace(default_route()));
     }
 
     #[test]
@@ -323,59 +424,6 @@ mod tests {
         assert_eq!(
             changes(&[plan.routes.clone(), vec![hidden.clone()]].concat(), &plan).last(),
             Some(&Change::Remove(hidden))
-        );
-    }
-
-    fn foreign(priority: u32, mark: Option<u32>, table: u32) -> Rule {
-        Rule {
-            priority,
-            mark: mark.map(Fwmark),
-            mask: u32::MAX,
-            flow: None,
-            table,
-            other: true,
-        }
-    }
-
-    fn removed(current: &[Rule], routes: &[Route]) -> Vec<Rule> {
-        let steps = rule_changes(current, routes, &plan(&config()));
-        let removed = steps.into_iter().filter_map(|step| match step {
-            RuleChange::Remove(rule) => Some(rule),
-            RuleChange::Add(_) => None,
-        });
-        removed.collect()
-    }
-
-    #[test]
-    fn rules_of_others_stay_unless_they_lead_out() {
-        let mut routes = plan(&config()).routes;
-        routes.push(Route {
-            table: 200,
-            ..fresh().remove(0)
-        });
-        routes.push(Route::on_link(
-            52,
-            "100.64.0.0/10".parse().unwrap(),
-            &"other0".parse().unwrap(),
-            None,
-        ));
-        let stale = foreign(PRIORITY, None, MARKED);
-        let (to_uplink, ours_away) = (foreign(7, Some(9), 200), foreign(100, Some(0x1234), MAIN));
-        let anybody_s = foreign(100, None, MAIN);
-        let current = [
-            foreign(0, None, 255),
-            foreign(5210, Some(0x80000), MAIN),
-            foreign(5270, None, 52),
-            stale.clone(),
-            to_uplink.clone(),
-            ours_away.clone(),
-            anybody_s.clone(),
-            foreign(32766, None, MAIN),
-            foreign(32765, None, 200),
-        ];
-        assert_eq!(
-            removed(&current, &routes),
-            [stale, to_uplink, ours_away, anybody_s]
         );
     }
 }

@@ -12,13 +12,17 @@ use crate::net::{Fwmark, IfName, Uplink, networks};
 use crate::policy::Hole;
 
 mod diff;
+#[cfg(test)]
+mod lookup;
 mod print;
 mod route;
+mod rule;
 mod sysctl;
 mod uplink;
 
-pub use diff::{Change, RuleChange, changes, rule_changes};
-pub use route::{Flow, Kind, MAIN, PROTOCOL, Route, Rule, Scope};
+pub use diff::{Change, changes, restored};
+pub use route::{Kind, MAIN, PROTOCOL, Route, Scope};
+pub use rule::{Flow, OURS, PORTS, Packets, Rule, RuleChange, rule_changes};
 pub use sysctl::{Sysctl, sysctls};
 pub use uplink::{Address, choose, resume};
 
@@ -26,13 +30,19 @@ pub use uplink::{Address, choose, resume};
 /// (253 to 255 are taken, iproute2 `rt_tables`).
 pub const MARKED: u32 = 30320;
 
-/// Routing table no rule leads to. It remembers the routes of the uplink that were taken out of the
-/// main table, for a later run in the same namespace and for `vpngw cleanup`.
+/// Routing table no rule leads to. It remembers the routes that were taken out of the main table, for a later
+/// run in the same namespace and for `vpngw cleanup`.
 pub const MEMORY: u32 = 30321;
 
-/// Priority of the rule for our mark: after `local` (0), before `main` (32766). The ten from here on
-/// are ours.
+/// Routing table of every packet that does not carry our mark: LAN exceptions, the tunnel, or nowhere.
+pub const PROGRAMS: u32 = 30322;
+
+/// Priority of our first rule: after `local` (0), before `main` (32766). The ten from here on are ours.
 pub const PRIORITY: u32 = 30320;
+
+/// Metric of the one route of ours in the main table. Nobody else's, so that `ip route add default`, which gives 0
+/// or what a DHCP client is told to, never finds the place taken.
+const SHOWN: u32 = 30320;
 
 /// Packets the tunnel device queues before it drops: what the kernel gives a TUN device
 /// (`TUN_READQ_SIZE`, drivers/net/tun.c) is 500; a 64 KiB superpacket counts as one.
@@ -46,9 +56,9 @@ const LAST: u32 = u32::MAX;
 pub struct Plan {
     /// The tunnel device.
     pub tunnel: Tunnel,
-    /// The uplink, if there is one. Its routes in the main table other than `routes` go.
+    /// The uplink, if there is one. What it has in the main table beside the networks of its addresses goes.
     pub uplink: Option<Uplink>,
-    /// Routes of the main and of the marked table.
+    /// Routes of our own tables, and the one that the main table gets.
     pub routes: Vec<Route>,
     /// Policy rules.
     pub rules: Vec<Rule>,
@@ -77,13 +87,13 @@ impl Plan {
     pub fn of(config: &Config, uplink: Option<&Uplink>, mark: Fwmark, hole: Option<&Hole>) -> Self {
         let device = &config.tunnel.device;
         let mut routes = tunnel_routes(device);
-        let mut rules = vec![Rule::marked(PRIORITY, mark)];
         if let Some(uplink) = uplink {
             routes.extend(lan_routes(config, uplink));
             routes.extend(marked_routes(uplink, hole));
-            rules.extend(hole.map(|hole| Rule::flow(PRIORITY + 1, hole)));
         }
         routes.push(Route::unreachable(MARKED, 0));
+        routes.push(Route::into_tunnel(MAIN, device, SHOWN));
+        let rules = rule::rules(mark, hole.filter(|_| uplink.is_some()));
         let mut devices = vec![device.clone()];
         devices.extend(uplink.map(|uplink| uplink.device.clone()));
         Self {
@@ -105,18 +115,18 @@ impl Plan {
 /// All that has no better route goes into the tunnel, and nowhere when the tunnel is gone.
 fn tunnel_routes(device: &IfName) -> Vec<Route> {
     vec![
-        Route::on_link(MAIN, networks::ALL, device, None),
-        Route::unreachable(MAIN, LAST),
+        Route::into_tunnel(PROGRAMS, device, 0),
+        Route::unreachable(PROGRAMS, LAST),
     ]
 }
 
-/// The router and the LAN exceptions stay reachable in the main table; nothing else of the uplink.
+/// The router and the LAN exceptions; nothing else of the uplink.
 fn lan_routes(config: &Config, uplink: &Uplink) -> Vec<Route> {
     let mut routes = Vec::new();
     // A strict reverse path filter (rp_filter = 1) leaves the router's ARP requests unanswered without
     // this: arp_process looks up the route to who asks (net/ipv4/arp.c).
     if let Some(gateway) = uplink.gateway {
-        routes.push(toward(uplink, MAIN, gateway.into()));
+        routes.push(toward(uplink, PROGRAMS, gateway.into()));
     }
     let inbound = config.lan.inbound.iter().map(|exception| exception.from());
     let outbound = config.lan.outbound.iter().map(|exception| exception.to());
@@ -126,10 +136,10 @@ fn lan_routes(config: &Config, uplink: &Uplink) -> Vec<Route> {
         if network.prefix() == 0 {
             continue;
         }
-        routes.push(toward(uplink, MAIN, network));
+        routes.push(toward(uplink, PROGRAMS, network));
         let link = networks::masked(uplink.address);
         if link != network && link.is_subnet_of(network) {
-            routes.push(toward(uplink, MAIN, link));
+            routes.push(toward(uplink, PROGRAMS, link));
         }
     }
     dedup(routes)
@@ -199,6 +209,30 @@ mod tests {
         SocketAddrV4::new([198, 51, 100, 10].into(), 51820)
     }
 
+    /// The default route of the uplink, as Docker sets it.
+    pub(super) fn default_route() -> Route {
+        let Uplink {
+            device, gateway, ..
+        } = uplink();
+        Route {
+            onlink: false,
+            protocol: 3,
+            ..Route::by_router(MAIN, networks::ALL, gateway.unwrap(), &device, None)
+        }
+    }
+
+    /// The network of the uplink's address, as the kernel adds it.
+    pub(super) fn link_route() -> Route {
+        let Uplink {
+            device, address, ..
+        } = uplink();
+        let source = Some(address.ip());
+        Route {
+            protocol: 2,
+            ..Route::on_link(MAIN, networks::masked(address), &device, source)
+        }
+    }
+
     fn lines(plan: &Plan) -> Vec<String> {
         plan.routes.iter().map(Route::to_string).collect()
     }
@@ -212,9 +246,10 @@ mod tests {
     fn without_an_uplink_everything_goes_into_the_tunnel_or_nowhere() {
         let plan = Plan::of(&config(), None, Fwmark(1), None);
         let expected = [
-            "default dev tun0 scope link proto 30",
-            "unreachable default metric 4294967295 proto 30",
+            "default dev tun0 scope global proto 30 table 30322",
+            "unreachable default metric 4294967295 proto 30 table 30322",
             "unreachable default proto 30 table 30320",
+            "default dev tun0 scope global metric 30320 proto 30",
         ];
         assert_eq!(lines(&plan), expected);
     }
@@ -242,8 +277,8 @@ mod tests {
         config.lan.inbound[0] = crate::config::example::inbound("172.16.0.0/12", "tcp/8080");
         let lines = lines(&plan(&config));
         for wanted in [
-            "172.16.0.0/12 via 172.30.0.1 dev eth0 src 172.30.0.2 onlink proto 30",
-            "172.30.0.0/24 dev eth0 scope link src 172.30.0.2 proto 30",
+            "172.16.0.0/12 via 172.30.0.1 dev eth0 src 172.30.0.2 onlink proto 30 table 30322",
+            "172.30.0.0/24 dev eth0 scope link src 172.30.0.2 proto 30 table 30322",
         ] {
             assert!(lines.iter().any(|line| line == wanted), "{lines:#?}");
         }
@@ -254,8 +289,21 @@ mod tests {
         let mut config = config();
         config.lan.inbound[0] = crate::config::example::inbound("10.0.0.0/8", "tcp/8080");
         for route in plan(&config).routes {
-            let default = route.table == MAIN && route.destination.prefix() == 0;
-            assert!(!default || route.device != Some(uplink().device), "{route}");
+            assert!(
+                !route.is_default() || route.device != Some(uplink().device),
+                "{route}"
+            );
         }
+    }
+
+    #[test]
+    fn the_main_table_gets_one_route_and_no_exception() {
+        let routes = plan(&config()).routes;
+        let main = routes.iter().filter(|route| route.table == MAIN);
+        let main: Vec<_> = main.map(Route::to_string).collect();
+        assert_eq!(
+            main,
+            ["default dev tun0 scope global metric 30320 proto 30"]
+        );
     }
 }

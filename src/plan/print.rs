@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{MEMORY, Plan, Tunnel};
-use crate::net::{Uplink, networks};
+use crate::net::Uplink;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,23 +46,16 @@ impl fmt::Display for Plan {
 
 fn print_uplink(f: &mut fmt::Formatter<'_>, uplink: &Uplink) -> fmt::Result {
     let Uplink {
-        device,
-        address,
-        gateway,
+        device, gateway, ..
     } = uplink;
     writeln!(
         f,
-        "\n# the uplink; its routes, these and others there may be, leave the main table"
+        "\n# the uplink; default routes, and others that lead past the tunnel, leave the main table"
     )?;
     writeln!(f, "# table {MEMORY} remembers them: no rule leads there")?;
-    let link = networks::masked(*address);
-    let on_link = format!("{link} dev {device} scope link src {}", address.ip());
-    let by_router = gateway.map(|gateway| format!("default via {gateway} dev {device}"));
-    for route in by_router.iter().chain([&on_link]) {
-        let onlink = if route == &on_link { "" } else { " onlink" };
-        writeln!(f, "ip -4 route replace {route}{onlink} table {MEMORY}")?;
-    }
-    for route in by_router.iter().chain([&on_link]) {
+    if let Some(gateway) = gateway {
+        let route = format!("default via {gateway} dev {device}");
+        writeln!(f, "ip -4 route replace {route} onlink table {MEMORY}")?;
         writeln!(f, "ip -4 route del {route}")?;
     }
     Ok(())

@@ -1,13 +1,11 @@
-//! Routes and policy rules, written as `ip` writes them.
+//! Routes, written as `ip` writes them.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 
-use super::MARKED;
-use crate::net::{Fwmark, IfName, Transport, networks};
-use crate::policy::Hole;
+use crate::net::{IfName, networks};
 
 /// The main table (`RT_TABLE_MAIN`, linux/rtnetlink.h).
 pub const MAIN: u32 = 254;
@@ -15,6 +13,11 @@ pub const MAIN: u32 = 254;
 /// Marks the routes we add (`rtm_protocol`; numbers over 4 that linux/rtnetlink.h does not assign are
 /// free).
 pub const PROTOCOL: u8 = 30;
+
+/// `RTPROT_KERNEL` and `RTPROT_STATIC` (linux/rtnetlink.h): made by the kernel for an address, and set by an
+/// administrator.
+pub(super) const KERNEL: u8 = 2;
+pub(super) const STATIC: u8 = 4;
 
 /// One IPv4 route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +94,17 @@ impl Route {
         }
     }
 
+    /// `default dev DEVICE scope global`: everything, but not the way to a router. Whoever adds a route by a router
+    /// makes the kernel look up a route to it that is on a link (`fib_check_nh`, net/ipv4/fib_semantics.c). This
+    /// one does not count there, so the router is found on its own link.
+    pub(super) fn into_tunnel(table: u32, device: &IfName, metric: u32) -> Self {
+        Self {
+            scope: Scope::Global,
+            metric,
+            ..Self::on_link(table, networks::ALL, device, None)
+        }
+    }
+
     /// `DESTINATION via GATEWAY dev DEVICE onlink`
     pub(super) fn by_router(
         table: u32,
@@ -123,6 +137,19 @@ impl Route {
             tos: 0,
             nexthop: None,
         }
+    }
+
+    /// Whether everything goes by it.
+    pub fn is_default(&self) -> bool {
+        self.destination.prefix() == 0
+    }
+
+    /// Whether it is what the kernel makes for an address of a device: the network of that address.
+    pub(super) fn is_of_address(&self) -> bool {
+        self.protocol == KERNEL
+            && self.gateway.is_none()
+            && self.nexthop.is_none()
+            && !self.is_default()
     }
 
     /// Whether adding one replaces the other (`fib_find_alias`, net/ipv4/fib_trie.c).
@@ -159,6 +186,10 @@ impl fmt::Display for Route {
         match (self.kind, self.scope) {
             (Kind::Unicast, Scope::Link) => f.write_str(" scope link")?,
             (Kind::Unicast, Scope::Other(number)) => write!(f, " scope {number}")?,
+            // `ip` takes a route without a router for one of the link.
+            (Kind::Unicast, Scope::Global) if self.gateway.is_none() && self.nexthop.is_none() => {
+                f.write_str(" scope global")?;
+            }
             (Kind::Unicast, Scope::Global) | (Kind::Unreachable | Kind::Other(_), _) => {}
         }
         if let Some(source) = self.source {
@@ -175,93 +206,5 @@ impl fmt::Display for Route {
             write!(f, " table {}", self.table)?;
         }
         Ok(())
-    }
-}
-
-/// One policy rule: which packets are routed by which table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Rule {
-    /// Lower is tried first.
-    pub priority: u32,
-    /// Only packets with this mark.
-    pub mark: Option<Fwmark>,
-    /// The bits of the mark that count; all of them in ours.
-    pub mask: u32,
-    /// Only packets of this flow.
-    pub flow: Option<Flow>,
-    /// The table that is asked.
-    pub table: u32,
-    /// Whether it has conditions or an action that none of ours has.
-    pub other: bool,
-}
-
-/// One UDP flow, seen from our side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Flow {
-    /// Our port.
-    pub source_port: u16,
-    /// The other end.
-    pub remote: SocketAddrV4,
-}
-
-impl Rule {
-    /// Packets that carry our mark.
-    pub(super) fn marked(priority: u32, mark: Fwmark) -> Self {
-        Self {
-            priority,
-            mark: Some(mark),
-            mask: u32::MAX,
-            flow: None,
-            table: MARKED,
-            other: false,
-        }
-    }
-
-    /// The one flow that is open. A strict reverse path filter (rp_filter = 1) asks by which device a
-    /// reply's source would be reached, without our mark unless `src_valid_mark` is set, but with the
-    /// ports (`__fib_validate_source`, net/ipv4/fib_frontend.c): without this rule it drops every reply.
-    pub(super) fn flow(priority: u32, hole: &Hole) -> Self {
-        Self {
-            priority,
-            mark: None,
-            mask: u32::MAX,
-            flow: Some(Flow {
-                source_port: hole.source_port,
-                remote: hole.remote,
-            }),
-            table: MARKED,
-            other: false,
-        }
-    }
-}
-
-impl Rule {
-    /// Whether a packet with this mark may fall under it, its other conditions aside.
-    pub(super) fn takes(&self, packet: Fwmark) -> bool {
-        self.mark.is_none_or(|mark| packet.0 & self.mask == mark.0)
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "priority {}", self.priority)?;
-        if let Some(mark) = self.mark {
-            write!(f, " fwmark {mark}")?;
-            if self.mask != u32::MAX {
-                write!(f, "/{:#x}", self.mask)?;
-            }
-        }
-        if let Some(Flow {
-            source_port,
-            remote,
-        }) = self.flow
-        {
-            let (to, port, transport) = (remote.ip(), remote.port(), Transport::Udp);
-            write!(
-                f,
-                " to {to} ipproto {transport} sport {source_port} dport {port}"
-            )?;
-        }
-        write!(f, " lookup {}", self.table)
     }
 }

@@ -19,6 +19,7 @@ pub mod process;
 pub mod resolv;
 pub mod route;
 pub mod rtnl;
+pub mod rule;
 pub mod seccomp;
 pub mod seqpacket;
 pub mod socket;

@@ -1,33 +1,27 @@
-//! IPv4 routes and policy rules; finds the uplink.
+//! IPv4 routes; finds the uplink, and puts a plan of routes and policy rules in force.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "the enums of netlink are not ours and not exhaustive"
 )]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla as _};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
     RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{
-    RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange,
-};
-use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::{self, Device};
 use super::rtnl::{Rtnl, RtnlError};
-use crate::net::{Fwmark, IfName, Uplink};
-use crate::plan::{self, Change, Flow, Kind, Plan, Route, Rule, RuleChange, Scope};
+use super::rule::{change_rule, rules};
+use crate::net::{IfName, Uplink};
+use crate::plan::{self, Change, Kind, Plan, Route, RuleChange, Scope};
 
 /// How often the tables are read again to see whether the plan is in force.
 const PASSES: u32 = 4;
-
-/// `FRA_SPORT_MASK`, `FRA_DPORT_MASK` (linux/fib_rules.h).
-const SPORT_MASK: u16 = 28;
-const DPORT_MASK: u16 = 29;
 
 /// The table of our own addresses, which the kernel keeps (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
 const LOCAL: u32 = 255;
@@ -97,7 +91,7 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>, RouteError> {
         let steps_left = steps.iter().map(Change::to_string);
         let left_over = steps_left.chain(rule_steps.iter().map(RuleChange::to_string));
         left = left_over.collect::<Vec<_>>().join("; ");
-        // Rules first: without the rule a packet of ours would follow the main table into the tunnel.
+        // Rules first: without them a packet of ours would go into the tunnel, and the rest by the main table.
         for step in &rule_steps {
             change_rule(step)?;
         }
@@ -112,9 +106,8 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>, RouteError> {
 fn taken_out(steps: &[Change], rule_steps: &[RuleChange]) -> Vec<String> {
     let foreign_route = |step: &&Change| match step {
         Change::Remove(route) => {
-            route.table == plan::MAIN
-                && route.protocol != plan::PROTOCOL
-                && route.destination.prefix() > 0
+            let read = [plan::MAIN, plan::PROGRAMS].contains(&route.table);
+            read && route.protocol != plan::PROTOCOL && !route.is_default()
         }
         Change::Replace(_) => false,
     };
@@ -133,24 +126,14 @@ fn taken_out(steps: &[Change], rule_steps: &[RuleChange]) -> Vec<String> {
 /// # Errors
 /// Where the kernel refuses a step.
 pub fn restore() -> Result<(), RouteError> {
-    let routes = routes()?;
-    let ours = |route: &&Route| {
-        route.table == plan::MARKED
-            || route.table == plan::MEMORY
-            || route.protocol == plan::PROTOCOL
-    };
-    for route in routes.iter().filter(|route| route.table == plan::MEMORY) {
-        let mut back = route.clone();
-        back.table = plan::MAIN;
-        change_route(&Change::Replace(back))?;
+    let addresses = link::addresses()?;
+    let own: Vec<_> = addresses.iter().map(|it| it.network.ip()).collect();
+    for step in plan::restored(&routes()?, &own) {
+        change_route(&step)?;
     }
-    for route in routes.iter().filter(ours) {
-        change_route(&Change::Remove(route.clone()))?;
-    }
-    for rule in rules()? {
-        if rule.table == plan::MARKED {
-            change_rule(&RuleChange::Remove(rule))?;
-        }
+    let ours = |rule: &plan::Rule| plan::OURS.contains(&rule.priority);
+    for rule in rules()?.into_iter().filter(ours) {
+        change_rule(&RuleChange::Remove(rule))?;
     }
     Ok(())
 }
@@ -174,22 +157,6 @@ pub fn routes() -> Result<Vec<Route>, RouteError> {
     });
     let routes = messages.flat_map(|message| decode_route(message, &devices));
     Ok(routes.filter(|route| route.table != LOCAL).collect())
-}
-
-/// All IPv4 policy rules.
-///
-/// # Errors
-/// Where the kernel refuses, or its answer cannot be read.
-pub fn rules() -> Result<Vec<Rule>, RouteError> {
-    let mut request = RuleMessage::default();
-    request.header.family = AddressFamily::Inet;
-    let request = RouteNetlinkMessage::GetRule(request);
-    let entries = Rtnl::open()?.dump(&request, "ip -4 rule show")?;
-    let rule = |entry: &RouteNetlinkMessage| match entry {
-        RouteNetlinkMessage::NewRule(message) => Some(decode_rule(message)),
-        _ => None,
-    };
-    Ok(entries.iter().filter_map(rule).collect())
 }
 
 fn change_route(change: &Change) -> Result<(), RtnlError> {
@@ -216,29 +183,8 @@ fn change_route(change: &Change) -> Result<(), RtnlError> {
     }
 }
 
-fn change_rule(change: &RuleChange) -> Result<(), RtnlError> {
-    match change {
-        RuleChange::Add(rule) => {
-            let added = Rtnl::open()?.change(
-                RouteNetlinkMessage::NewRule(encode_rule(rule)),
-                NLM_F_CREATE | NLM_F_EXCL,
-                &change.to_string(),
-            );
-            unless(added, libc::EEXIST)
-        }
-        RuleChange::Remove(rule) => {
-            let removed = Rtnl::open()?.change(
-                RouteNetlinkMessage::DelRule(encode_rule(rule)),
-                0,
-                &change.to_string(),
-            );
-            unless(removed, libc::ENOENT)
-        }
-    }
-}
-
 /// Someone else made the same change first.
-fn unless(outcome: Result<(), RtnlError>, errno: i32) -> Result<(), RtnlError> {
+pub(super) fn unless(outcome: Result<(), RtnlError>, errno: i32) -> Result<(), RtnlError> {
     match outcome {
         Err(error) if error.errno() == Some(errno) => Ok(()),
         other => other,
@@ -368,96 +314,4 @@ fn decode_route(message: &RouteMessage, devices: &[Device]) -> Vec<Route> {
 fn network(ip: Option<Ipv4Addr>, prefix: u8) -> Ipv4Network {
     let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
     Ipv4Network::new(ip, prefix).unwrap_or_else(|_| ip.into())
-}
-
-fn encode_rule(rule: &Rule) -> RuleMessage {
-    let Rule {
-        priority,
-        mark,
-        mask,
-        flow,
-        table,
-        other: _,
-    } = rule;
-    let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Priority(*priority),
-        RuleAttribute::Table(*table),
-    ];
-    if let Some(Fwmark(mark)) = mark {
-        message.attributes.push(RuleAttribute::FwMark(*mark));
-        message.attributes.push(RuleAttribute::FwMask(*mask));
-    }
-    if let Some(Flow {
-        source_port,
-        remote,
-    }) = flow
-    {
-        let only = |port| RulePortRange {
-            start: port,
-            end: port,
-        };
-        message.header.dst_len = 32;
-        message.attributes.extend([
-            RuleAttribute::Destination(IpAddr::V4(*remote.ip())),
-            RuleAttribute::IpProtocol(IpProtocol::Udp),
-            RuleAttribute::SourcePortRange(only(*source_port)),
-            RuleAttribute::DestinationPortRange(only(remote.port())),
-        ]);
-    }
-    message
-}
-
-fn decode_rule(message: &RuleMessage) -> Rule {
-    let header = &message.header;
-    let plain = header.src_len == 0
-        && header.tos == 0
-        && header.action == RuleAction::ToTable
-        && !header.flags.contains(RuleFlags::Invert);
-    let mut rule = Rule {
-        priority: 0,
-        mark: None,
-        mask: u32::MAX,
-        flow: None,
-        table: u32::from(header.table),
-        other: !plain,
-    };
-    let of = |attribute: &DefaultNla| {
-        let mut value = vec![0; attribute.value_len()];
-        attribute.emit_value(&mut value);
-        value
-    };
-    let only = |range: &RulePortRange| (range.start == range.end).then_some(range.start);
-    let (mut to, mut from_port, mut to_port, mut udp) = (None, None, None, false);
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Priority(priority) => rule.priority = *priority,
-            RuleAttribute::Table(table) => rule.table = *table,
-            RuleAttribute::FwMark(mark) => rule.mark = Some(Fwmark(*mark)),
-            RuleAttribute::FwMask(mask) => rule.mask = *mask,
-            RuleAttribute::Destination(IpAddr::V4(ip)) if header.dst_len == 32 => to = Some(*ip),
-            RuleAttribute::SourcePortRange(range) => from_port = only(range),
-            RuleAttribute::DestinationPortRange(range) => to_port = only(range),
-            RuleAttribute::IpProtocol(protocol) => udp = *protocol == IpProtocol::Udp,
-            // What the kernel prints of every rule.
-            RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
-            // All bits of the ports count (Linux 6.15).
-            RuleAttribute::Other(it)
-                if [SPORT_MASK, DPORT_MASK].contains(&it.kind()) && of(it) == [0xff; 2] => {}
-            // Foreign enum, non-exhaustive: our rules have nothing else.
-            _ => rule.other = true,
-        }
-    }
-    let conditions = [to.is_some(), from_port.is_some(), to_port.is_some(), udp];
-    if let (Some(to), Some(source_port), Some(to_port), true) = (to, from_port, to_port, udp) {
-        rule.flow = Some(Flow {
-            source_port,
-            remote: SocketAddrV4::new(to, to_port),
-        });
-    } else if conditions.contains(&true) || header.dst_len > 0 {
-        rule.other = true;
-    }
-    rule
 }

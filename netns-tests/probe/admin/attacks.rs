@@ -74,8 +74,11 @@ pub const PROBES: &[Probe] = &[
         name: "rules-deleted",
         send: |token| {
             let changes = "ip rule del priority 30320
-                           ip rule del priority 30319
-                           ip rule del priority 30321";
+                           ip rule del priority 30321
+                           ip rule del priority 30322
+                           ip rule del priority 30323
+                           ip rule del priority 30324
+                           ip rule del priority 30326";
             attack(token, changes, volley, "")
         },
     },

@@ -1,0 +1,186 @@
+//! IPv4 policy rules.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums of netlink are not ours and not exhaustive"
+)]
+
+use std::net::{IpAddr, SocketAddrV4};
+
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, Nla as _};
+use netlink_packet_route::rule::{
+    RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange,
+};
+use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
+
+use super::route::unless;
+use super::rtnl::{Rtnl, RtnlError};
+use crate::net::Fwmark;
+use crate::plan::{Flow, PORTS, Packets, Rule, RuleChange};
+
+/// `FRA_SPORT_MASK`, `FRA_DPORT_MASK` (linux/fib_rules.h).
+const SPORT_MASK: u16 = 28;
+const DPORT_MASK: u16 = 29;
+
+/// All IPv4 policy rules.
+///
+/// # Errors
+/// Where the kernel refuses, or its answer cannot be read.
+pub fn rules() -> Result<Vec<Rule>, RtnlError> {
+    let mut request = RuleMessage::default();
+    request.header.family = AddressFamily::Inet;
+    let request = RouteNetlinkMessage::GetRule(request);
+    let entries = Rtnl::open()?.dump(&request, "ip -4 rule show")?;
+    let rule = |entry: &RouteNetlinkMessage| match entry {
+        RouteNetlinkMessage::NewRule(message) => Some(decode_rule(message)),
+        _ => None,
+    };
+    Ok(entries.iter().filter_map(rule).collect())
+}
+
+/// Makes one step.
+///
+/// # Errors
+/// Where the kernel refuses it.
+pub(super) fn change_rule(change: &RuleChange) -> Result<(), RtnlError> {
+    match change {
+        RuleChange::Add(rule) => {
+            let added = Rtnl::open()?.change(
+                RouteNetlinkMessage::NewRule(encode_rule(rule)),
+                NLM_F_CREATE | NLM_F_EXCL,
+                &change.to_string(),
+            );
+            unless(added, libc::EEXIST)
+        }
+        RuleChange::Remove(rule) => {
+            let removed = Rtnl::open()?.change(
+                RouteNetlinkMessage::DelRule(encode_rule(rule)),
+                0,
+                &change.to_string(),
+            );
+            unless(removed, libc::ENOENT)
+        }
+    }
+}
+
+fn encode_rule(rule: &Rule) -> RuleMessage {
+    let Rule {
+        priority,
+        inverted,
+        mark,
+        mask,
+        packets,
+        table,
+        longer_than,
+        other: _,
+    } = rule;
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.action = RuleAction::ToTable;
+    if *inverted {
+        message.header.flags = RuleFlags::Invert;
+    }
+    message.attributes = vec![
+        RuleAttribute::Priority(*priority),
+        RuleAttribute::Table(*table),
+    ];
+    let suppress = longer_than.map(RuleAttribute::SuppressPrefixLen);
+    message.attributes.extend(suppress);
+    if let Some(Fwmark(mark)) = mark {
+        message.attributes.push(RuleAttribute::FwMark(*mark));
+        message.attributes.push(RuleAttribute::FwMask(*mask));
+    }
+    let udp = RuleAttribute::IpProtocol(IpProtocol::Udp);
+    let range = |start, end| RulePortRange { start, end };
+    let ports = range(*PORTS.start(), *PORTS.end());
+    match packets {
+        Packets::All => {}
+        Packets::Udp => message.attributes.push(udp),
+        Packets::UdpFromPort => {
+            let from = RuleAttribute::SourcePortRange(ports);
+            message.attributes.extend([udp, from]);
+        }
+        Packets::UdpToPort => {
+            let to = RuleAttribute::DestinationPortRange(ports);
+            message.attributes.extend([udp, to]);
+        }
+        Packets::Flow(Flow {
+            source_port,
+            remote,
+        }) => {
+            let only = |port| range(port, port);
+            message.header.dst_len = 32;
+            message.attributes.extend([
+                RuleAttribute::Destination(IpAddr::V4(*remote.ip())),
+                udp,
+                RuleAttribute::SourcePortRange(only(*source_port)),
+                RuleAttribute::DestinationPortRange(only(remote.port())),
+            ]);
+        }
+    }
+    message
+}
+
+fn decode_rule(message: &RuleMessage) -> Rule {
+    let header = &message.header;
+    let plain = header.src_len == 0 && header.tos == 0 && header.action == RuleAction::ToTable;
+    let mut rule = Rule {
+        priority: 0,
+        inverted: header.flags.contains(RuleFlags::Invert),
+        mark: None,
+        mask: u32::MAX,
+        packets: Packets::All,
+        table: u32::from(header.table),
+        longer_than: None,
+        other: !plain,
+    };
+    let of = |attribute: &DefaultNla| {
+        let mut value = vec![0; attribute.value_len()];
+        attribute.emit_value(&mut value);
+        value
+    };
+    let (mut to, mut from_ports, mut to_ports, mut protocol) = (None, None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Table(table) => rule.table = *table,
+            RuleAttribute::FwMark(mark) => rule.mark = Some(Fwmark(*mark)),
+            RuleAttribute::FwMask(mask) => rule.mask = *mask,
+            RuleAttribute::Destination(IpAddr::V4(ip)) if header.dst_len == 32 => to = Some(*ip),
+            RuleAttribute::SourcePortRange(range) => from_ports = Some((range.start, range.end)),
+            RuleAttribute::DestinationPortRange(range) => to_ports = Some((range.start, range.end)),
+            RuleAttribute::IpProtocol(number) => protocol = Some(*number),
+            // What the kernel prints of every rule.
+            RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            RuleAttribute::SuppressPrefixLen(prefix) => rule.longer_than = Some(*prefix),
+            // All bits of the ports count (Linux 6.15).
+            RuleAttribute::Other(it)
+                if [SPORT_MASK, DPORT_MASK].contains(&it.kind()) && of(it) == [0xff; 2] => {}
+            // Foreign enum, non-exhaustive: our rules have nothing else.
+            _ => rule.other = true,
+        }
+    }
+    let unknown_to = header.dst_len > 0 && to.is_none();
+    let all = (*PORTS.start(), *PORTS.end());
+    let packets = match (protocol, to, from_ports, to_ports) {
+        (None, None, None, None) => Some(Packets::All),
+        (Some(IpProtocol::Udp), None, None, None) => Some(Packets::Udp),
+        (Some(IpProtocol::Udp), None, Some(ports), None) if ports == all => {
+            Some(Packets::UdpFromPort)
+        }
+        (Some(IpProtocol::Udp), None, None, Some(ports)) if ports == all => {
+            Some(Packets::UdpToPort)
+        }
+        (Some(IpProtocol::Udp), Some(to), Some(from), Some(port))
+            if from.0 == from.1 && port.0 == port.1 =>
+        {
+            Some(Packets::Flow(Flow {
+                source_port: from.0,
+                remote: SocketAddrV4::new(to, port.0),
+            }))
+        }
+        _ => None,
+    };
+    rule.other |= packets.is_none() || unknown_to;
+    rule.packets = packets.unwrap_or(Packets::All);
+    rule
+}
