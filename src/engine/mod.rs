@@ -13,6 +13,7 @@ mod serve;
 mod status;
 mod uplink;
 
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use tracing::{debug, info, warn};
 use crate::config::{Config, Log};
 use crate::control::server::Request;
 use crate::gateway::{BlockReason, Command, Event, Gateway, State};
-use crate::link::{Decline, Facts, Link, LinkError, ToEngine, ToWarden, VERSION};
+use crate::link::{Decline, Facts, Link, LinkError, Listener, ToEngine, ToWarden, VERSION};
 use crate::metrics::Question;
 use crate::sys::fault;
 use crate::wireguard::Device;
@@ -73,8 +74,15 @@ struct Welcome {
     known: Known,
     blocked: Option<BlockReason>,
     tun: OwnedFd,
+    held: Held,
+}
+
+/// Listeners that the warden holds for us, so that nobody takes their place while an engine is replaced.
+#[derive(Default)]
+struct Held {
     control: Option<UnixListener>,
     uapi: Option<UnixListener>,
+    metrics: Option<TcpListener>,
 }
 
 /// What the engine is told at the start and from then on.
@@ -98,7 +106,7 @@ pub async fn run(link: OwnedFd, start_log: impl FnOnce(Log)) -> Result<(), Engin
     };
     start_log(welcome.known.config.log);
     let (mut servers, mut questions) = Servers::new();
-    if let Some(control) = welcome.control.take() {
+    if let Some(control) = welcome.held.control.take() {
         servers.control_on(control);
     }
     let mut outside = Outside::none();
@@ -162,7 +170,7 @@ async fn work(
     let (report, mut found) = mpsc::unbounded_channel();
     let host = Host::new(link, uplink, device, welcome.known, report);
     let mut core = Core { gateway, host };
-    core.host.serve_uapi(welcome.uapi);
+    core.host.serve_uapi(welcome.held.uapi);
     core.handle(Event::Attached {
         blocked: welcome.blocked,
     })
@@ -324,12 +332,12 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
             "a welcome without a TUN device".to_owned(),
         ));
     };
-    let (mut control, mut uapi) = (None, None);
-    for (name, fd) in listeners.iter().zip(fds) {
-        match name.as_str() {
-            "control" => control = Some(UnixListener::from(fd)),
-            "uapi" => uapi = Some(UnixListener::from(fd)),
-            other => warn!(listener = other, "unknown listener from the warden"),
+    let mut held = Held::default();
+    for (listener, fd) in listeners.into_iter().zip(fds) {
+        match listener {
+            Listener::Control => held.control = Some(UnixListener::from(fd)),
+            Listener::Uapi => held.uapi = Some(UnixListener::from(fd)),
+            Listener::Metrics => held.metrics = Some(TcpListener::from(fd)),
         }
     }
     let known = Known {
@@ -341,8 +349,7 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
         known,
         blocked,
         tun,
-        control,
-        uapi,
+        held,
     }))
 }
 

@@ -14,7 +14,7 @@ use super::outside::{Outside, Reload, Told};
 use super::serve::{Questions, Servers};
 use super::status::{self, Parts};
 use super::uplink::{Own, Uplink};
-use super::{Ended, EngineError, Session, Welcome, attach, seed, welcome, work};
+use super::{Ended, EngineError, Held, Session, Welcome, attach, seed, welcome, work};
 use crate::config::Config;
 use crate::control::api::{Status, Topology};
 use crate::control::server::Request;
@@ -100,10 +100,11 @@ pub async fn run_sealed(start: Start) -> Result<(), EngineError> {
             }
         }
         info!("attached to the warden");
-        let welcome = Welcome {
+        let held = Held {
             uapi: uapi.as_ref().and_then(|uapi| uapi.try_clone().ok()),
-            ..welcome
+            ..Held::default()
         };
+        let welcome = Welcome { held, ..welcome };
         let session = Session {
             link,
             welcome,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::Ipv4Network;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Lan};
@@ -14,7 +15,49 @@ use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::Permit;
 
 /// Version of the protocol. Both halves must speak the same one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+
+/// A message of one direction.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Most bytes of one as JSON.
+    const LONGEST: usize;
+    /// How one travels that does not fit a packet.
+    const LONG: Long;
+}
+
+/// How a long message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Long {
+    /// As a sealed file in memory beside a short one: who sends it never waits.
+    File,
+    /// In parts: who receives it takes no descriptors.
+    Parts,
+}
+
+/// The engine trusts its warden; the bound is against mistakes. A configuration at the limits of
+/// [`config`](crate::config) has about 2 MiB.
+impl Message for ToEngine {
+    const LONGEST: usize = 64 << 20;
+    const LONG: Long = Long::File;
+}
+
+/// An engine may have been taken over. A whole offer at the limits of [`config`](crate::config) has about 2 MiB.
+impl Message for ToWarden {
+    const LONGEST: usize = 8 << 20;
+    const LONG: Long = Long::Parts;
+}
+
+/// A listening socket that the warden hands to its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listener {
+    /// Of the control API: UNIX, stream.
+    Control,
+    /// Of wg(8): UNIX, stream.
+    Uapi,
+    /// Of the metrics: TCP.
+    Metrics,
+}
 
 /// What the engine says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,14 +113,14 @@ pub enum ToWarden {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToEngine {
-    /// Answers `Attach`. Carries the TUN device, then one listener for each name in `listeners`.
+    /// Answers `Attach`. Carries the TUN device, then one socket for each of `listeners`.
     Welcome {
         /// The whole configuration; `None` in the sealed topology, where the engine has its own.
         config: Option<Box<Config>>,
         /// Bytes of the largest inner packet.
         mtu: u16,
-        /// Names of the listening sockets that follow the TUN device: `control`, `uapi`.
-        listeners: Vec<String>,
+        /// The listening sockets that follow the TUN device, in this order.
+        listeners: Vec<Listener>,
         /// Why everything is blocked, if it is.
         blocked: Option<BlockReason>,
         /// What is known of the namespace.

@@ -3,10 +3,11 @@
 mod listeners;
 mod message;
 mod socket;
+mod wire;
 
 pub use listeners::{Listeners, Visitor};
 pub use message::{
-    Accounting, Count, Decline, Facts, Health, Ipv6Fact, Offer, ResolverFact, ToEngine, ToWarden,
-    VERSION,
+    Accounting, Count, Decline, Facts, Health, Ipv6Fact, Listener, Long, Message, Offer, ResolverFact,
+    ToEngine, ToWarden, VERSION,
 };
 pub use socket::{Link, LinkError};

@@ -1,10 +1,11 @@
 //! What is still to do: the routes and rules of the kernel against those that are wanted.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::route::{Kind, MAIN, PROTOCOL, Route, Rule};
+use super::route::{Kind, MAIN, PROTOCOL, Route, Rule, Spot};
 use super::{MARKED, MEMORY, PRIORITY, Plan};
-use crate::net::{IfName, Uplink, networks};
+use crate::net::{Fwmark, IfName, Uplink, networks};
 
 /// One step, in the order it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,25 +53,38 @@ const OURS: std::ops::Range<u32> = PRIORITY..PRIORITY + 10;
 /// Steps from `current`, the routes of all tables, to those of the plan. Empty when there is nothing
 /// left to do. Routes of the uplink are remembered before they are removed.
 pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
+    let wanted: HashSet<&Route> = plan.routes.iter().collect();
     let unwanted: Vec<&Route> = current
         .iter()
-        .filter(|route| leads_out(route, plan) && !plan.routes.contains(route))
+        .filter(|route| leads_out(route, plan) && !wanted.contains(route))
         .collect();
     let memories = memories(current, &unwanted, plan);
-    let missing = |route: &&Route| !current.contains(route);
-    let added = memories.iter().chain(&plan.routes).filter(missing);
-    // What a Replace overwrites is gone already.
-    let overwritten =
-        |route: &Route| added.clone().any(|new| new.replaces(route)) && first(current, route);
+    let there: HashSet<&Route> = current.iter().collect();
+    let missing = |route: &&Route| !there.contains(route);
+    let added: Vec<&Route> = memories
+        .iter()
+        .chain(&plan.routes)
+        .filter(missing)
+        .collect();
+    // What a Replace overwrites is gone already: the first in its place (`fib_table_insert`, net/ipv4/fib_trie.c).
+    let filled: HashSet<Spot> = added.iter().map(|route| route.spot()).collect();
+    let mut firsts: HashMap<Spot, &Route> = HashMap::new();
+    for route in current {
+        firsts.entry(route.spot()).or_insert(route);
+    }
+    let overwritten = |route: &Route| {
+        let spot = route.spot();
+        filled.contains(&spot) && firsts.get(&spot).is_some_and(|first| *first == route)
+    };
     let stale = current
         .iter()
-        .filter(|route| is_stale(route, plan, &memories));
+        .filter(|route| is_stale(route, &wanted, &memories));
     let removed = unwanted
         .iter()
         .copied()
         .chain(stale)
         .filter(|route| !overwritten(route));
-    let replace = added.clone().cloned().map(Change::Replace);
+    let replace = added.iter().copied().cloned().map(Change::Replace);
     replace
         .chain(removed.cloned().map(Change::Remove))
         .collect()
@@ -79,11 +93,12 @@ pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
 /// Steps from `current` to the rules of the plan. Rules at other priorities are not ours to touch, unless
 /// they lead past the tunnel, or our own flow away from its way.
 pub fn rule_changes(current: &[Rule], routes: &[Route], plan: &Plan) -> Vec<RuleChange> {
-    let missing = |rule: &&Rule| !current.contains(rule);
+    let there: HashSet<&Rule> = current.iter().collect();
+    let missing = |rule: &&Rule| !there.contains(rule);
     let added = plan.rules.iter().filter(missing);
+    let past = Past::of(routes, plan);
     let unwanted = |rule: &&Rule| {
-        (OURS.contains(&rule.priority) || beats_ours(rule, routes, plan))
-            && !plan.rules.contains(rule)
+        (OURS.contains(&rule.priority) || past.beats_ours(rule)) && !plan.rules.contains(rule)
     };
     let removed = current.iter().filter(unwanted);
     // The new rule first: a packet of ours is never without one.
@@ -93,26 +108,42 @@ pub fn rule_changes(current: &[Rule], routes: &[Route], plan: &Plan) -> Vec<Rule
         .collect()
 }
 
-/// Whether it is asked before our rules and its table leads out: by the uplink, or anywhere with the
-/// packets of our own flow. The main table has nothing but our routes by the uplink, so it does no harm
-/// to the packets of others.
-fn beats_ours(rule: &Rule, routes: &[Route], plan: &Plan) -> bool {
-    if rule.priority >= PRIORITY {
-        return false;
+/// Tables that lead past the tunnel.
+struct Past {
+    mark: Option<Fwmark>,
+    /// By the uplink. The main table has nothing but our routes by the uplink, so it does no harm to the packets of
+    /// others.
+    out: HashSet<u32>,
+    /// Anywhere with the packets of our own flow.
+    away: HashSet<u32>,
+}
+
+impl Past {
+    fn of(routes: &[Route], plan: &Plan) -> Self {
+        let remote = plan
+            .rules
+            .iter()
+            .find_map(|ours| Some(*ours.flow?.remote.ip()));
+        let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
+        let out = |route: &&Route| {
+            uplink.is_some() && route.device.as_ref() == uplink && route.table != MAIN
+        };
+        let away =
+            |route: &&Route| remote.is_some_and(|remote| route.destination.contains(remote));
+        let table = |route: &Route| route.table;
+        Self {
+            mark: plan.rules.iter().find_map(|ours| ours.mark),
+            out: routes.iter().filter(out).map(table).collect(),
+            away: routes.iter().filter(away).map(table).collect(),
+        }
     }
-    let mark = plan.rules.iter().find_map(|ours| ours.mark);
-    let remote = plan
-        .rules
-        .iter()
-        .find_map(|ours| Some(*ours.flow?.remote.ip()));
-    let ours = mark.is_some_and(|mark| rule.takes(mark));
-    let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
-    let mut of_table = routes.iter().filter(|route| route.table == rule.table);
-    of_table.any(|route| {
-        let out = uplink.is_some() && route.device.as_ref() == uplink;
-        let away = remote.is_some_and(|remote| route.destination.contains(remote));
-        (out && rule.table != MAIN) || (ours && away)
-    })
+
+    /// Whether a rule is asked before our rules and its table leads out.
+    fn beats_ours(&self, rule: &Rule) -> bool {
+        let ours = self.mark.is_some_and(|mark| rule.takes(mark));
+        rule.priority < PRIORITY
+            && (self.out.contains(&rule.table) || (ours && self.away.contains(&rule.table)))
+    }
 }
 
 /// Whether this route takes packets away from the tunnel: by the uplink, by default, or by any other device
@@ -138,7 +169,6 @@ fn leads_out(route: &Route, plan: &Plan) -> bool {
 /// them: the kernel forgets it when the link goes down. Our own routes in the main table are not worth
 /// remembering: they follow from the configuration.
 fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
-    let mut memories: Vec<Route> = Vec::new();
     // Of a route by a nexthop object only what the kernel prints of it can be remembered.
     let known = |route: &&&Route| route.protocol != PROTOCOL && route.device.is_some();
     let foreign = unwanted.iter().filter(known);
@@ -149,11 +179,10 @@ fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
         nexthop: None,
         ..(*route).clone()
     });
-    for memory in foreign {
-        if !memories.iter().any(|known| known.replaces(&memory)) {
-            memories.push(memory);
-        }
-    }
+    let mut spots = HashSet::new();
+    let mut memories: Vec<Route> = foreign
+        .filter(|memory| spots.insert(memory.spot()))
+        .collect();
     let to_router = plan.uplink.as_ref().and_then(to_router);
     if let Some(memory) = to_router {
         let same = |known: &Route| {
@@ -179,32 +208,25 @@ fn to_router(uplink: &Uplink) -> Option<Route> {
 
 /// Left behind by an earlier run: in the marked table all that is not wanted, in the memory a default
 /// route when there is a newer one by the same device.
-fn is_stale(route: &Route, plan: &Plan, memories: &[Route]) -> bool {
+fn is_stale(route: &Route, wanted: &HashSet<&Route>, memories: &[Route]) -> bool {
     let is_default = |route: &Route| route.destination.prefix() == 0;
     let newer = |new: &Route| is_default(new) && new.device == route.device && new != route;
     match route.table {
-        MARKED => !plan.routes.contains(route),
+        MARKED => !wanted.contains(route),
         MEMORY => is_default(route) && memories.iter().any(newer),
         _ => false,
     }
-}
-
-/// Whether it is the first of those with its table, destination and metric: a replacing route takes
-/// the place of that one (`fib_table_insert`, net/ipv4/fib_trie.c).
-fn first(current: &[Route], route: &Route) -> bool {
-    current.iter().find(|other| other.replaces(route)) == Some(route)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::{config, plan, uplink};
     use super::*;
-    use crate::net::Fwmark;
 
     fn apply(current: &mut Vec<Route>, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Replace(new) => match current.iter().position(|old| new.replaces(old)) {
+                Change::Replace(new) => match current.iter().position(|old| new.spot() == old.spot()) {
                     Some(at) => current[at] = new.clone(),
                     None => current.push(new.clone()),
                 },
@@ -263,7 +285,7 @@ mod tests {
         for old in fresh() {
             let memory = |change: &Change| matches!(change, Change::Replace(new) if new.table == MEMORY && new.destination == old.destination);
             let gone = |change: &Change| match change {
-                Change::Replace(new) => new.replaces(&old),
+                Change::Replace(new) => new.spot() == old.spot(),
                 Change::Remove(route) => *route == old,
             };
             let memory = changes.iter().position(memory).unwrap();

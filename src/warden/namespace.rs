@@ -20,7 +20,7 @@ use super::settle::{Unsettled, chain};
 use super::watcher::{Changed, Watcher};
 use crate::config::Config;
 use crate::gateway::BlockReason;
-use crate::link::{Facts, Ipv6Fact, ToEngine};
+use crate::link::{Facts, Ipv6Fact, Listener, ToEngine};
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::policy::{Permit, Way, way};
 use crate::ruleset::{Kernel, Ruleset};
@@ -198,9 +198,13 @@ impl Namespace {
         self.alarm.untold = true;
         let facts = Box::new(self.facts());
         let (mut listeners, mut fds) = (Vec::new(), vec![self.tun.fd.as_fd()]);
-        for (name, listener) in [("control", &self.control), ("uapi", &self.uapi)] {
+        let held = [
+            (Listener::Control, &self.control),
+            (Listener::Uapi, &self.uapi),
+        ];
+        for (kind, listener) in held {
             if let Some(listener) = listener {
-                listeners.push(name.to_owned());
+                listeners.push(kind);
                 fds.push(listener.as_fd());
             }
         }
