@@ -5,6 +5,7 @@
 //! it lives in the uplink's namespace and opens its own way to the server ([`run_sealed`]).
 
 mod host;
+mod lookup;
 mod outside;
 mod portal;
 mod rate;
@@ -164,11 +165,16 @@ async fn work(
                 source,
             }
         })?;
-    servers.metrics_at(config.metrics);
+    let metrics = config.metrics;
+    if let Some(listener) = welcome.held.metrics {
+        servers.metrics_given(listener);
+    }
+    servers.metrics_at(metrics, &welcome.known.facts.unheard);
 
     let gateway = Gateway::new(config.peers.clone(), seed(), Instant::now());
     let (report, mut found) = mpsc::unbounded_channel();
-    let host = Host::new(link, uplink, device, welcome.known, report);
+    let mut host = Host::new(link, uplink, device, welcome.known, report);
+    host.note_metrics(servers.trouble());
     let mut core = Core { gateway, host };
     core.host.serve_uapi(welcome.held.uapi);
     core.handle(Event::Attached {
@@ -194,7 +200,7 @@ async fn work(
                     if let Some(event) = core.host.take(message, fds)? {
                         core.handle(event).await?;
                     }
-                    servers.metrics_at(core.host.config().metrics);
+                    core.keep_metrics(servers);
                 }
                 None => return Ok(Ended::Closed),
             },
@@ -213,7 +219,7 @@ async fn work(
                     if let Some(event) = core.host.reload(*config).await? {
                         core.handle(event).await?;
                     }
-                    servers.metrics_at(core.host.config().metrics);
+                    core.keep_metrics(servers);
                 }
             },
             () = time::sleep_until(due.into()) => core.handle(Event::Timeout).await?,
@@ -278,6 +284,14 @@ impl Core {
         Ok(())
     }
 
+    /// Serves metrics as configuration and warden have it now.
+    fn keep_metrics(&mut self, servers: &mut Servers) {
+        if let Some(listener) = self.host.given_metrics() {
+            servers.metrics_given(listener);
+        }
+        servers.metrics_at(self.host.config().metrics, &self.host.facts().unheard);
+    }
+
     fn scraped(&self, question: Question) {
         let _ = question.send(self.host.sampled(&self.gateway, Instant::now()));
     }
@@ -314,6 +328,7 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
         | ToEngine::Health(_)
         | ToEngine::Granted { .. }
         | ToEngine::Refused { .. }
+        | ToEngine::Listen(_)
         | ToEngine::Reconfigure(_)
         | ToEngine::UplinkChanged
         | ToEngine::Blocked(_)

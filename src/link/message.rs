@@ -59,6 +59,15 @@ pub enum Listener {
     Metrics,
 }
 
+/// A listening socket that could not be had. It is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unheard {
+    /// Which.
+    pub listener: Listener,
+    /// One line for the operator.
+    pub why: String,
+}
+
 /// What the engine says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,6 +177,9 @@ pub enum ToEngine {
         /// One line for the operator.
         why: String,
     },
+    /// Carries a listening socket that was opened since `Welcome`; it takes the place of one of its kind. One for a new
+    /// address comes before the configuration that names it.
+    Listen(Listener),
     /// A whole new configuration, already valid.
     Reconfigure(Box<Config>),
     /// The uplink changed; sockets granted before are worth nothing now.
@@ -293,6 +305,9 @@ pub struct Facts {
     pub proven: Option<u64>,
     /// Whether what the devices sent is held against what the rules let leave.
     pub accounting: Accounting,
+    /// Listening sockets of the warden's that could not be had.
+    #[serde(default)]
+    pub unheard: Vec<Unheard>,
 }
 
 /// Whether what the uplink sent is held against what the rules let leave.

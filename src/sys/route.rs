@@ -4,6 +4,7 @@
     reason = "the enums of netlink are not ours and not exhaustive"
 )]
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::Ipv4Network;
@@ -94,18 +95,30 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>, RouteError> {
             return Ok(removed);
         }
         removed.extend(taken_out(&steps, &rule_steps));
-        let steps_left = steps.iter().map(Change::to_string);
-        let left_over = steps_left.chain(rule_steps.iter().map(RuleChange::to_string));
-        left = left_over.collect::<Vec<_>>().join("; ");
+        left = still_to_do(&steps, &rule_steps);
+        let mut kernel = Kernel::open()?;
         // Rules first: without the rule a packet of ours would follow the main table into the tunnel.
         for step in &rule_steps {
-            change_rule(step)?;
+            kernel.change_rule(step)?;
         }
         for step in &steps {
-            change_route(step)?;
+            kernel.change_route(step)?;
         }
     }
     Err(RouteError::Unsettled(left))
+}
+
+/// For an error that one person reads: the first few of what may be thousands.
+fn still_to_do(steps: &[Change], rule_steps: &[RuleChange]) -> String {
+    const SHOWN: usize = 8;
+    let count = steps.len() + rule_steps.len();
+    let rules = rule_steps.iter().map(RuleChange::to_string);
+    let words = rules.chain(steps.iter().map(Change::to_string)).take(SHOWN);
+    let mut text = words.collect::<Vec<_>>().join("; ");
+    if count > SHOWN {
+        text += &format!("; and {} more", count - SHOWN);
+    }
+    text
 }
 
 /// What others had put there: not ours of before, and not the default route that comes with an uplink.
@@ -133,6 +146,7 @@ fn taken_out(steps: &[Change], rule_steps: &[RuleChange]) -> Vec<String> {
 /// # Errors
 /// Where the kernel refuses a step.
 pub fn restore() -> Result<(), RouteError> {
+    let mut kernel = Kernel::open()?;
     let routes = routes()?;
     let ours = |route: &&Route| {
         route.table == plan::MARKED
@@ -142,14 +156,14 @@ pub fn restore() -> Result<(), RouteError> {
     for route in routes.iter().filter(|route| route.table == plan::MEMORY) {
         let mut back = route.clone();
         back.table = plan::MAIN;
-        change_route(&Change::Replace(back))?;
+        kernel.change_route(&Change::Replace(back))?;
     }
     for route in routes.iter().filter(ours) {
-        change_route(&Change::Remove(route.clone()))?;
+        kernel.change_route(&Change::Remove(route.clone()))?;
     }
     for rule in rules()? {
         if rule.table == plan::MARKED {
-            change_rule(&RuleChange::Remove(rule))?;
+            kernel.change_rule(&RuleChange::Remove(rule))?;
         }
     }
     Ok(())
@@ -192,47 +206,67 @@ pub fn rules() -> Result<Vec<Rule>, RouteError> {
     Ok(entries.iter().filter_map(rule).collect())
 }
 
-fn change_route(change: &Change) -> Result<(), RtnlError> {
-    match change {
-        Change::Replace(route) => Rtnl::open()?.change(
-            RouteNetlinkMessage::NewRoute(encode_route(route)?),
-            NLM_F_CREATE | NLM_F_REPLACE,
-            &change.to_string(),
-        ),
-        Change::Remove(route) => {
-            let message = match encode_route(route) {
-                Ok(message) => message,
-                // The device went away and took the route along.
-                Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            let removed = Rtnl::open()?.change(
-                RouteNetlinkMessage::DelRoute(message),
-                0,
-                &change.to_string(),
-            );
-            unless(removed, libc::ESRCH)
-        }
-    }
+/// Makes one change after the other by one socket: there may be thousands.
+struct Kernel {
+    socket: Rtnl,
+    /// Numbers of devices that were asked for. A device that is gone meanwhile has a number that no other gets.
+    numbers: HashMap<IfName, u32>,
 }
 
-fn change_rule(change: &RuleChange) -> Result<(), RtnlError> {
-    match change {
-        RuleChange::Add(rule) => {
-            let added = Rtnl::open()?.change(
-                RouteNetlinkMessage::NewRule(encode_rule(rule)),
-                NLM_F_CREATE | NLM_F_EXCL,
-                &change.to_string(),
-            );
-            unless(added, libc::EEXIST)
+impl Kernel {
+    fn open() -> Result<Self, RtnlError> {
+        Ok(Self {
+            socket: Rtnl::open()?,
+            numbers: HashMap::new(),
+        })
+    }
+
+    fn number(&mut self, device: &IfName) -> Result<u32, RtnlError> {
+        if let Some(number) = self.numbers.get(device) {
+            return Ok(*number);
         }
-        RuleChange::Remove(rule) => {
-            let removed = Rtnl::open()?.change(
-                RouteNetlinkMessage::DelRule(encode_rule(rule)),
-                0,
-                &change.to_string(),
-            );
-            unless(removed, libc::ENOENT)
+        let number = link::index(device)?;
+        self.numbers.insert(device.clone(), number);
+        Ok(number)
+    }
+
+    fn change_route(&mut self, change: &Change) -> Result<(), RtnlError> {
+        let (Change::Replace(route) | Change::Remove(route)) = change;
+        let number = match &route.device {
+            Some(device) if route.nexthop.is_none() => self.number(device).map(Some),
+            Some(_) | None => Ok(None),
+        };
+        let what = change.to_string();
+        match change {
+            Change::Replace(_) => {
+                let message = RouteNetlinkMessage::NewRoute(encode_route(route, number?));
+                let flags = NLM_F_CREATE | NLM_F_REPLACE;
+                self.socket.change(message, flags, &what)
+            }
+            Change::Remove(_) => {
+                let number = match number {
+                    // The device went away and took the route along.
+                    Err(error) if error.is_gone() => return Ok(()),
+                    other => other?,
+                };
+                let message = RouteNetlinkMessage::DelRoute(encode_route(route, number));
+                unless(self.socket.change(message, 0, &what), libc::ESRCH)
+            }
+        }
+    }
+
+    fn change_rule(&mut self, change: &RuleChange) -> Result<(), RtnlError> {
+        let what = change.to_string();
+        match change {
+            RuleChange::Add(rule) => {
+                let message = RouteNetlinkMessage::NewRule(encode_rule(rule));
+                let flags = NLM_F_CREATE | NLM_F_EXCL;
+                unless(self.socket.change(message, flags, &what), libc::EEXIST)
+            }
+            RuleChange::Remove(rule) => {
+                let message = RouteNetlinkMessage::DelRule(encode_rule(rule));
+                unless(self.socket.change(message, 0, &what), libc::ENOENT)
+            }
         }
     }
 }
@@ -245,13 +279,14 @@ fn unless(outcome: Result<(), RtnlError>, errno: i32) -> Result<(), RtnlError> {
     }
 }
 
-fn encode_route(route: &Route) -> Result<RouteMessage, RtnlError> {
+/// `number` is that of the device, if there is one that counts.
+fn encode_route(route: &Route, number: Option<u32>) -> RouteMessage {
     let Route {
         table,
         kind,
         destination,
         gateway,
-        device,
+        device: _,
         source,
         metric,
         scope,
@@ -290,17 +325,13 @@ fn encode_route(route: &Route) -> Result<RouteMessage, RtnlError> {
     let named = nexthop.is_none();
     let gateway = gateway.map(|gateway| RouteAttribute::Gateway(inet(gateway)));
     message.attributes.extend(gateway.filter(|_| named));
-    if let Some(device) = device.as_ref().filter(|_| named) {
-        message
-            .attributes
-            .push(RouteAttribute::Oif(link::index(device)?));
-    }
+    message.attributes.extend(number.map(RouteAttribute::Oif));
     let source = source.map(|source| RouteAttribute::PrefSource(inet(source)));
     message.attributes.extend(source);
     if *metric != 0 {
         message.attributes.push(RouteAttribute::Priority(*metric));
     }
-    Ok(message)
+    message
 }
 
 /// One route for each next hop.
