@@ -77,6 +77,23 @@ pub struct Error {
     source: io::Error,
 }
 
+impl Error {
+    /// What keeps anything from listening there, and the cure.
+    pub fn reason(&self) -> String {
+        let (address, source) = (self.address, &self.source);
+        let kind = source.kind();
+        if kind == io::ErrorKind::AddrInUse {
+            format!(
+                "another program listens at {address}; stop it, or let `[metrics] listen` name a free port"
+            )
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            format!("{address} is no address of this host; let `[metrics] listen` name one that is")
+        } else {
+            format!("nothing can listen at {address}: {source}")
+        }
+    }
+}
+
 /// Listens for scrapes.
 ///
 /// # Errors

@@ -2,6 +2,8 @@
 //! another one.
 
 use std::os::fd::RawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -68,16 +70,19 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     // The configuration is the operator's own, and may be private to the user that started us. Everything
     // else waits until no privilege is left.
     let loaded = load::load_sealed(paths.config.as_deref()).map_err(Failure::usage)?;
+    let config = paths.over(loaded.config.clone());
+    let early = while_privileged(&config.control);
     privilege::drop_alone().map_err(anyhow::Error::from)?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
     let mut readable = sources(paths.config.as_deref(), &loaded);
     readable.push(RESOLV_CONF.into());
-    let config = paths.over(loaded.config);
     log::start(config.log);
+    let path = config.control.clone();
+    let listen = move || socket::listener(&path).map_err(|error| chain(error.into()));
     // In the warden's volume there is room for it only when the warden has been there.
-    let control = socket::listener(&config.control).ok();
+    let control = early.or_else(|| listen().ok());
     let settle = {
         let (config, notify) = (config.clone(), Notify::from_environment());
         move |missing| {
@@ -92,6 +97,7 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
             Err(errors) => Err(errors.to_string()),
         }),
         control,
+        listen: Box::new(listen),
         settle: Box::new(settle),
         resolv_conf: RESOLV_CONF.into(),
         config,
@@ -108,13 +114,35 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     }
 }
 
+/// As root, before that is given up: makes room for the control socket, where an engine of another user may have left one,
+/// and opens it where only root can. In a folder that everybody can write, what is opened later is our own user's.
+fn while_privileged(path: &Path) -> Option<UnixListener> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    socket::claim(path).ok()?;
+    let folder = std::fs::metadata(path.parent()?).ok()?;
+    if folder.permissions().mode() & 0o002 != 0 {
+        return None;
+    }
+    let listener = socket::listener(path).ok()?;
+    // Where that is not permitted it stays root's, and root can ask.
+    let _ = std::os::unix::fs::lchown(path, Some(privilege::NOBODY), Some(privilege::NOBODY));
+    Some(listener)
+}
+
+/// An error with its causes, on one line.
+fn chain(error: anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
 /// Opens what is missing, then gives up what an engine does not need. The files that stay readable are held
 /// as long as the process lives.
 fn settle(config: &Config, missing: Missing, readable: &[PathBuf]) -> Opened {
     let open = |path: &Path, without: &str| match socket::listener(path) {
         Ok(listener) => Some(listener),
         Err(error) => {
-            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "{without}");
+            tracing::warn!(error = chain(error.into()), "{without}");
             None
         }
     };

@@ -61,6 +61,9 @@ pub struct Status {
     pub dns: Dns,
     /// The tunnel device.
     pub tunnel: Tunnel,
+    /// What should answer and does not. It is tried again each second.
+    #[serde(default)]
+    pub unheard: Vec<Unheard>,
 }
 
 impl Status {
@@ -232,6 +235,27 @@ pub struct Tunnel {
     pub offload: Offload,
     /// Ports accepted from the tunnel.
     pub forward: Vec<u16>,
+}
+
+/// A server that has no socket to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unheard {
+    /// Which.
+    pub what: Served,
+    /// Why, and what would help.
+    pub why: String,
+}
+
+/// What is served to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Served {
+    /// The control API.
+    Control,
+    /// `wg show`.
+    Wg,
+    /// Metrics.
+    Metrics,
 }
 
 /// What went wrong, as the body of every answer that is not 200.

@@ -20,8 +20,8 @@ use crate::leak::evidence::Evidence;
 /// Longer than the server gives its main loop, so its own words arrive.
 const SLOWEST: Duration = Duration::from_secs(3);
 
-/// Bytes of the longest answer that is read.
-const LONGEST: usize = 1024 * 1024;
+/// Bytes of the longest answer that is read: a status names every LAN exception.
+const LONGEST: usize = 8 << 20;
 
 /// What a health check says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +53,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Something accepted the connection and kept silent.
+    /// Something listens, and accepts no connection or keeps silent.
     #[error(
-        "the gateway at {} has not answered for {} s: it hangs; its rules stay in force",
+        "the gateway at {} does not answer within {} s: it hangs; its rules stay in force",
         .0.display(), SLOWEST.as_secs()
     )]
     Silent(PathBuf),
@@ -192,6 +192,9 @@ fn unreachable(socket: &Path, error: io::Error) -> Error {
         Error::NotRunning(path)
     } else if kind == io::ErrorKind::PermissionDenied {
         Error::Denied(path)
+    } else if kind == io::ErrorKind::WouldBlock {
+        // Its queue of connections is full, and it takes none out of it.
+        Error::Silent(path)
     } else {
         let source = error;
         Error::Socket { path, source }

@@ -70,6 +70,7 @@ pub(crate) fn connected() -> Status {
             offload: Offload::Auto,
             forward: vec![6881],
         },
+        unheard: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! All effects of the engine in one place: what the gateway decides is done here.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -12,16 +12,18 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{debug, error, info, warn};
 
 use super::EngineError;
+use super::lookup::look_up;
 use super::portal::Portal;
 use super::rate::Rate;
 use super::status::{self, Parts};
 use super::uplink::Uplink;
 use crate::config::{Config, Host as Name, PublicKey};
 use crate::control::api::{Report, Status, Topology};
-use crate::dns;
 use crate::gateway::{Action, Command, Event, Gateway};
 use crate::leak::evidence::Evidence;
-use crate::link::{Decline, Facts, Health, Link, LinkError, Offer, ToEngine, ToWarden, Visitor};
+use crate::link::{
+    Decline, Facts, Health, Link, LinkError, Listener, Offer, ToEngine, ToWarden, Visitor,
+};
 use crate::metrics::Sample;
 use crate::net::{Fwmark, Stamp};
 use crate::policy::{IntoTunnel, Permit};
@@ -59,6 +61,10 @@ pub(super) struct Host {
     lookup: Option<JoinHandle<()>>,
     /// Answers wg(8); it holds the data plane.
     uapi: Option<AbortHandle>,
+    /// A listener for metrics that the warden opened meanwhile.
+    metrics: Option<TcpListener>,
+    /// Why metrics are not served.
+    metrics_trouble: Option<watch::Receiver<Option<String>>>,
     /// Where answers to our questions come that the warden does not give: the number of the question, and
     /// the outcome.
     found: mpsc::UnboundedSender<(u64, Event)>,
@@ -109,6 +115,8 @@ impl Host {
             granted: None,
             lookup: None,
             uapi: None,
+            metrics: None,
+            metrics_trouble: None,
             rx: Rate::default(),
             tx: Rate::default(),
             shown: watch::channel(UapiState::default()).0,
@@ -123,6 +131,20 @@ impl Host {
         &self.config
     }
 
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Where it is heard of that metrics are not served.
+    pub(super) fn note_metrics(&mut self, trouble: watch::Receiver<Option<String>>) {
+        self.metrics_trouble = Some(trouble);
+    }
+
+    /// A listener for metrics that the warden opened since this was last asked.
+    pub(super) fn given_metrics(&mut self) -> Option<TcpListener> {
+        self.metrics.take()
+    }
+
     /// What the sensors saw last, the newest at the end.
     pub(super) fn evidence(&self) -> Vec<Evidence> {
         self.evidence.clone()
@@ -131,6 +153,9 @@ impl Host {
     /// Answers `wg show` on the listener that the warden handed over.
     pub(super) fn serve_uapi(&mut self, listener: Option<UnixListener>) {
         let Some(listener) = listener else { return };
+        if let Some(before) = self.uapi.take() {
+            before.abort();
+        }
         let listener = match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -199,6 +224,10 @@ impl Host {
                 self.confirmed.push((id, Err(why)));
                 Ok(None)
             }
+            ToEngine::Listen(listener) => {
+                self.listen(listener, fds.into_iter().next());
+                Ok(None)
+            }
             ToEngine::UplinkChanged => Ok(Some(Event::UplinkChanged)),
             ToEngine::Blocked(reason) => Ok(Some(Event::Blocked(reason))),
             ToEngine::Facts(facts) => {
@@ -218,6 +247,16 @@ impl Host {
                 }
                 Ok(None)
             }
+        }
+    }
+
+    fn listen(&mut self, listener: Listener, socket: Option<OwnedFd>) {
+        match (listener, socket) {
+            (Listener::Uapi, Some(socket)) => self.serve_uapi(Some(socket.into())),
+            (Listener::Metrics, Some(socket)) => self.metrics = Some(socket.into()),
+            // Its path is fixed for as long as the gateway runs.
+            (Listener::Control, Some(_)) => warn!("the warden opened the control socket anew"),
+            (_, None) => warn!(?listener, "the warden names a listener and hands over none"),
         }
     }
 
@@ -295,7 +334,7 @@ impl Host {
     }
 
     /// Says once when the warden falls silent, and when it speaks again.
-    pub(super) fn listen(&mut self, now: Instant) {
+    pub(super) fn watch_warden(&mut self, now: Instant) {
         let silent = now.saturating_duration_since(self.heard) > status::FRESH;
         match (self.silent, silent) {
             (false, true) => {
@@ -490,6 +529,10 @@ impl Host {
             tx_bits_per_second: self.tx.bits_per_second(),
             elapsed: now.saturating_duration_since(gateway.since()),
             now: SystemTime::now(),
+            no_metrics: self
+                .metrics_trouble
+                .as_ref()
+                .and_then(|it| it.borrow().clone()),
         })
     }
 
@@ -513,22 +556,5 @@ impl Drop for Host {
         for task in [lookup, self.uapi.take()].into_iter().flatten() {
             task.abort();
         }
-    }
-}
-
-async fn look_up(host: Name, granted: Option<(UdpSocket, SocketAddrV4)>) -> Event {
-    let Name::Name(name) = host else {
-        return Event::Unresolved("the endpoint is an address already".to_owned());
-    };
-    let Some((socket, server)) = granted else {
-        return Event::Unresolved("the warden granted no socket".to_owned());
-    };
-    let socket = match tokio::net::UdpSocket::from_std(socket) {
-        Ok(socket) => socket,
-        Err(error) => return Event::Unresolved(format!("the granted socket: {error}")),
-    };
-    match dns::lookup(&socket, server, &name, dns::Patience::default()).await {
-        Ok(addresses) => Event::Resolved(addresses),
-        Err(error) => Event::Unresolved(format!("look up `{name}`: {error}")),
     }
 }

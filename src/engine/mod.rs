@@ -5,6 +5,7 @@
 //! it lives in the uplink's namespace and opens its own way to the server ([`run_sealed`]).
 
 mod host;
+mod lookup;
 mod outside;
 mod portal;
 mod rate;
@@ -13,6 +14,7 @@ mod serve;
 mod status;
 mod uplink;
 
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -24,7 +26,7 @@ use tracing::{debug, info, warn};
 use crate::config::{Config, Log, PublicKey};
 use crate::control::server::Request;
 use crate::gateway::{BlockReason, Command, Event, Gateway, State};
-use crate::link::{Decline, Facts, Link, LinkError, ToEngine, ToWarden, VERSION};
+use crate::link::{Decline, Facts, Link, LinkError, Listener, ToEngine, ToWarden, VERSION};
 use crate::metrics::Question;
 use crate::net::Stamps;
 use crate::policy::IntoTunnel;
@@ -76,8 +78,15 @@ struct Welcome {
     blocked: Option<BlockReason>,
     tun: OwnedFd,
     stamps: Stamps<PublicKey>,
+    held: Held,
+}
+
+/// Listeners that the warden holds for us, so that nobody takes their place while an engine is replaced.
+#[derive(Default)]
+struct Held {
     control: Option<UnixListener>,
     uapi: Option<UnixListener>,
+    metrics: Option<TcpListener>,
 }
 
 /// What the engine is told at the start and from then on.
@@ -101,7 +110,7 @@ pub async fn run(link: OwnedFd, start_log: impl FnOnce(Log)) -> Result<(), Engin
     };
     start_log(welcome.known.config.log);
     let (mut servers, mut questions) = Servers::new();
-    if let Some(control) = welcome.control.take() {
+    if let Some(control) = welcome.held.control.take() {
         servers.control_on(control);
     }
     let mut outside = Outside::none();
@@ -174,17 +183,22 @@ async fn work(
         what: "start the data plane",
         source,
     })?;
-    servers.metrics_at(config.metrics);
+    let metrics = config.metrics;
+    if let Some(listener) = welcome.held.metrics {
+        servers.metrics_given(listener);
+    }
+    servers.metrics_at(metrics, &welcome.known.facts.unheard);
 
     let gateway = Gateway::new(config.peers.clone(), seed(), Instant::now());
     let (report, mut found) = mpsc::unbounded_channel();
-    let host = Host::new(link, uplink, device, welcome.known, report, Instant::now());
+    let mut host = Host::new(link, uplink, device, welcome.known, report, Instant::now());
+    host.note_metrics(servers.trouble());
     let mut core = Core {
         gateway,
         host,
         stamps,
     };
-    core.host.serve_uapi(welcome.uapi);
+    core.host.serve_uapi(welcome.held.uapi);
     core.handle(Event::Attached {
         blocked: welcome.blocked,
     })
@@ -210,7 +224,7 @@ async fn work(
                         core.handle(event).await?;
                     }
                     core.host.pass_on(&core.gateway, Instant::now());
-                    servers.metrics_at(core.host.config().metrics);
+                    core.keep_metrics(servers);
                 }
                 None => return Ok(Ended::Closed),
             },
@@ -229,13 +243,13 @@ async fn work(
                     if let Some(event) = core.host.reload(*config).await? {
                         core.handle(event).await?;
                     }
-                    servers.metrics_at(core.host.config().metrics);
+                    core.keep_metrics(servers);
                 }
             },
             () = time::sleep_until(due.into()) => core.handle(Event::Timeout).await?,
             _ = tick.tick() => {
                 core.host.sample(Instant::now());
-                core.host.listen(Instant::now());
+                core.host.watch_warden(Instant::now());
                 core.host.tell_health(&core.gateway, Instant::now()).await?;
             }
         }
@@ -318,6 +332,14 @@ impl Core<'_> {
         Ok(())
     }
 
+    /// Serves metrics as configuration and warden have it now.
+    fn keep_metrics(&mut self, servers: &mut Servers) {
+        if let Some(listener) = self.host.given_metrics() {
+            servers.metrics_given(listener);
+        }
+        servers.metrics_at(self.host.config().metrics, &self.host.facts().unheard);
+    }
+
     fn scraped(&self, question: Question) {
         let _ = question.send(self.host.sampled(&self.gateway, Instant::now()));
     }
@@ -357,6 +379,7 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
         | ToEngine::Refused { .. }
         | ToEngine::Done { .. }
         | ToEngine::NotDone { .. }
+        | ToEngine::Listen(_)
         | ToEngine::Reconfigure(_)
         | ToEngine::UplinkChanged
         | ToEngine::Blocked(_)
@@ -375,12 +398,12 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
             "a welcome without a TUN device".to_owned(),
         ));
     };
-    let (mut control, mut uapi) = (None, None);
-    for (name, fd) in listeners.iter().zip(fds) {
-        match name.as_str() {
-            "control" => control = Some(UnixListener::from(fd)),
-            "uapi" => uapi = Some(UnixListener::from(fd)),
-            other => warn!(listener = other, "unknown listener from the warden"),
+    let mut held = Held::default();
+    for (listener, fd) in listeners.into_iter().zip(fds) {
+        match listener {
+            Listener::Control => held.control = Some(UnixListener::from(fd)),
+            Listener::Uapi => held.uapi = Some(UnixListener::from(fd)),
+            Listener::Metrics => held.metrics = Some(TcpListener::from(fd)),
         }
     }
     let known = Known {
@@ -393,8 +416,7 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
         blocked,
         tun,
         stamps,
-        control,
-        uapi,
+        held,
     }))
 }
 

@@ -14,7 +14,7 @@ use super::outside::{Outside, Reload, Told};
 use super::serve::{Questions, Servers};
 use super::status::{self, Parts};
 use super::uplink::{Own, Uplink};
-use super::{Ended, EngineError, Session, Welcome, attach, seed, welcome, work};
+use super::{Ended, EngineError, Held, Session, Welcome, attach, seed, welcome, work};
 use crate::config::Config;
 use crate::control::api::{Status, Topology};
 use crate::control::server::Request;
@@ -38,6 +38,8 @@ pub struct Start {
     pub reload: Reload,
     /// Answers operators, if it can be opened yet: the folder may be the warden's to open.
     pub control: Option<UnixListener>,
+    /// Tries to open it, until there is a warden; the error is one line for the operator.
+    pub listen: Box<dyn Fn() -> Result<UnixListener, String>>,
     /// Called once there is a warden, and before anything hostile is heard: opens what is missing, given
     /// whether the control socket is, and gives up what is not needed from then on.
     pub settle: Box<dyn FnOnce(Missing) -> Opened>,
@@ -80,32 +82,35 @@ pub async fn run_sealed(start: Start) -> Result<(), EngineError> {
     let mut config = start.config;
     let mut outside = Outside::new(start.reload)?;
     let (mut servers, mut questions) = Servers::new();
-    let missing = match start.control {
-        Some(control) => {
-            servers.control_on(control);
-            Missing::Nothing
-        }
-        None => Missing::Control,
+    let mut door = Door {
+        missing: Missing::Control,
+        listen: start.listen,
+        said: None,
     };
+    door.open(start.control, &servers);
     let (mut settle, mut uapi) = (Some(start.settle), None);
     let mut stamps = Stamps::default();
     loop {
-        let found = find(&mut config, &mut questions, &mut outside).await?;
+        let found = find(&mut config, &mut questions, &mut outside, || {
+            door.retry(&servers)
+        })
+        .await?;
         let Some((link, welcome, pending)) = found else {
             return Ok(());
         };
         if let Some(settle) = settle.take() {
-            let opened = settle(missing);
+            let opened = settle(door.missing);
             uapi = opened.uapi;
-            if let Some(control) = opened.control {
-                servers.control_on(control);
-            }
+            door.open(opened.control, &servers);
+            // Confined, it can be opened no longer.
+            door.missing = Missing::Nothing;
         }
         info!("attached to the warden");
-        let welcome = Welcome {
+        let held = Held {
             uapi: uapi.as_ref().and_then(|uapi| uapi.try_clone().ok()),
-            ..welcome
+            ..Held::default()
         };
+        let welcome = Welcome { held, ..welcome };
         let session = Session {
             link,
             welcome,
@@ -128,6 +133,38 @@ pub async fn run_sealed(start: Start) -> Result<(), EngineError> {
     }
 }
 
+/// The control socket, until it is open.
+struct Door {
+    missing: Missing,
+    listen: Box<dyn Fn() -> Result<UnixListener, String>>,
+    /// Why it is not open, as the log has it.
+    said: Option<String>,
+}
+
+impl Door {
+    fn open(&mut self, control: Option<UnixListener>, servers: &Servers) {
+        if let Some(control) = control {
+            servers.control_on(control);
+            self.missing = Missing::Nothing;
+        }
+    }
+
+    /// Tries again. A folder may be writable, or a file out of the way, by now.
+    fn retry(&mut self, servers: &Servers) {
+        if self.missing == Missing::Nothing {
+            return;
+        }
+        match (self.listen)() {
+            Ok(control) => self.open(Some(control), servers),
+            Err(why) if self.said.as_ref() != Some(&why) => {
+                info!(why, "`vpngw status` does not answer yet");
+                self.said = Some(why);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 type Found = Option<(Link, Welcome, Option<Command>)>;
 
 /// Looks for the warden until it is there, and answers operators meanwhile. `None` when told to stop.
@@ -135,6 +172,7 @@ async fn find(
     config: &mut Config,
     questions: &mut Questions,
     outside: &mut Outside,
+    mut meanwhile: impl FnMut(),
 ) -> Result<Found, EngineError> {
     let since = Instant::now();
     let (mut said, mut pending) = (None, None);
@@ -142,7 +180,7 @@ async fn find(
     retry.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = retry.tick() => {}
+            _ = retry.tick() => meanwhile(),
             Some(request) = questions.control.recv() => {
                 let answer = match request {
                     Request::Status(answer) => answer,
@@ -243,6 +281,7 @@ fn waiting(config: &Config, since: Instant, why: Option<&str>) -> Status {
         tx_bits_per_second: 0.0,
         elapsed: now.saturating_duration_since(since),
         now: SystemTime::now(),
+        no_metrics: None,
     });
     status.reason = format!(
         "waiting for the warden: {}",

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, Host};
 use crate::control::api::{
-    Dns, Ipv6, KillSwitch, Lan, Leaks, State as Word, Status, Topology, Tunnel,
+    Dns, Ipv6, KillSwitch, Lan, Leaks, Served, State as Word, Status, Topology, Tunnel, Unheard,
 };
 use crate::gateway::{Gateway, State, Step};
-use crate::link::{Accounting, Facts, Ipv6Fact, ResolverFact};
+use crate::link::{Accounting, Facts, Ipv6Fact, Listener, ResolverFact};
 use crate::metrics::{self, Sample};
 use crate::wireguard::Snapshot;
 use crate::wireguard::uapi::{UapiPeer, UapiState};
@@ -32,6 +32,8 @@ pub(super) struct Parts<'a> {
     pub(super) elapsed: Duration,
     /// The wall clock.
     pub(super) now: SystemTime,
+    /// Why our own listener for metrics is not there.
+    pub(super) no_metrics: Option<String>,
 }
 
 pub(super) fn compose(parts: &Parts<'_>) -> Status {
@@ -111,7 +113,25 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             offload: tunnel.offload,
             forward: config.forward.clone(),
         },
+        unheard: unheard(facts, parts.no_metrics.as_deref()),
     }
+}
+
+/// What should answer and does not: of the warden's listeners, and of ours.
+fn unheard(facts: &Facts, no_metrics: Option<&str>) -> Vec<Unheard> {
+    let wardens = facts.unheard.iter().map(|it| Unheard {
+        what: match it.listener {
+            Listener::Control => Served::Control,
+            Listener::Uapi => Served::Wg,
+            Listener::Metrics => Served::Metrics,
+        },
+        why: it.why.clone(),
+    });
+    let ours = no_metrics.map(|why| Unheard {
+        what: Served::Metrics,
+        why: why.to_owned(),
+    });
+    wardens.chain(ours).collect()
 }
 
 fn leaks(facts: &Facts, now: SystemTime) -> Leaks {
@@ -249,5 +269,21 @@ mod tests {
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_827_696), "2000-02-29T12:34:56Z");
         assert_eq!(at(1_795_507_199), "2026-11-24T07:59:59Z");
+    }
+
+    #[test]
+    fn what_does_not_answer_is_named_whoever_should_have_it() {
+        let mut facts = Facts::default();
+        assert_eq!(unheard(&facts, None), []);
+        facts.unheard.push(crate::link::Unheard {
+            listener: Listener::Uapi,
+            why: "read-only".to_owned(),
+        });
+        let both = unheard(&facts, Some("taken"));
+        let words: Vec<_> = both.iter().map(|it| (it.what, it.why.as_str())).collect();
+        assert_eq!(
+            words,
+            [(Served::Wg, "read-only"), (Served::Metrics, "taken")]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! TCP listeners whose connections are handed from one half to the other.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::task::{Context, Poll};
@@ -31,12 +32,11 @@ impl Listeners {
     /// # Errors
     /// The last one that could not be opened, in one line; the others are open.
     pub fn follow(&mut self, wanted: &[SocketAddrV4]) -> Result<(), String> {
-        self.open.retain(|(at, _)| wanted.contains(at));
+        let mut missing: BTreeSet<_> = wanted.iter().copied().collect();
+        // What is open already is missing no longer.
+        self.open.retain(|(at, _)| missing.remove(at));
         let mut outcome = Ok(());
-        for &at in wanted {
-            if self.open.iter().any(|(known, _)| *known == at) {
-                continue;
-            }
+        for at in missing {
             match socket::tcp_listener(at).and_then(TcpListener::from_std) {
                 Ok(listener) => self.open.push((at, listener)),
                 Err(error) => outcome = Err(failed(at, &error)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, PublicKey};
@@ -15,6 +16,57 @@ use crate::policy::Permit;
 
 /// Version of the protocol. Both halves must speak the same one.
 pub const VERSION: u32 = 3;
+
+/// A message of one direction.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Most bytes of one as JSON.
+    const LONGEST: usize;
+    /// How one travels that does not fit a packet.
+    const LONG: Long;
+}
+
+/// How a long message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Long {
+    /// As a sealed file in memory beside a short one: who sends it never waits.
+    File,
+    /// In parts: who receives it takes no descriptors.
+    Parts,
+}
+
+/// The engine trusts its warden; the bound is against mistakes. A configuration at the limits of
+/// [`config`](crate::config) has about 2 MiB.
+impl Message for ToEngine {
+    const LONGEST: usize = 64 << 20;
+    const LONG: Long = Long::File;
+}
+
+/// An engine may have been taken over. A whole offer at the limits of [`config`](crate::config) has about 2 MiB.
+impl Message for ToWarden {
+    const LONGEST: usize = 8 << 20;
+    const LONG: Long = Long::Parts;
+}
+
+/// A listening socket that the warden hands to its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listener {
+    /// Of the control API: UNIX, stream.
+    Control,
+    /// Of wg(8): UNIX, stream.
+    Uapi,
+    /// Of the metrics: TCP.
+    Metrics,
+}
+
+/// A listening socket that could not be had. It is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unheard {
+    /// Which.
+    pub listener: Listener,
+    /// One line for the operator.
+    pub why: String,
+}
 
 /// What the engine says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,14 +133,14 @@ pub enum ToWarden {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToEngine {
-    /// Answers `Attach`. Carries the TUN device, then one listener for each name in `listeners`.
+    /// Answers `Attach`. Carries the TUN device, then one socket for each of `listeners`.
     Welcome {
         /// The whole configuration; `None` in the sealed topology, where the engine has its own.
         config: Option<Box<Config>>,
         /// Bytes of the largest inner packet.
         mtu: u16,
-        /// Names of the listening sockets that follow the TUN device: `control`, `uapi`.
-        listeners: Vec<String>,
+        /// The listening sockets that follow the TUN device, in this order.
+        listeners: Vec<Listener>,
         /// Why everything is blocked, if it is.
         blocked: Option<BlockReason>,
         /// What is known of the namespace.
@@ -151,6 +203,9 @@ pub enum ToEngine {
         /// One line for the operator: what was not confirmed.
         why: String,
     },
+    /// Carries a listening socket that was opened since `Welcome`; it takes the place of one of its kind. One for a new
+    /// address comes before the configuration that names it.
+    Listen(Listener),
     /// A whole new configuration, already valid.
     Reconfigure(Box<Config>),
     /// The uplink changed; sockets granted before are worth nothing now.
@@ -241,6 +296,9 @@ pub struct Facts {
     pub proven: Option<u64>,
     /// Whether what the devices sent is held against what the rules let leave.
     pub accounting: Accounting,
+    /// Listening sockets of the warden's that could not be had.
+    #[serde(default)]
+    pub unheard: Vec<Unheard>,
 }
 
 /// Whether what the uplink sent is held against what the rules let leave.

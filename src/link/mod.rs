@@ -3,10 +3,12 @@
 mod listeners;
 mod message;
 mod socket;
+mod wire;
 
 pub use crate::guard::Offer;
 pub use listeners::{Listeners, Visitor};
 pub use message::{
-    Accounting, Count, Decline, Facts, Health, Ipv6Fact, ResolverFact, ToEngine, ToWarden, VERSION,
+    Accounting, Count, Decline, Facts, Health, Ipv6Fact, Listener, Long, Message, ResolverFact,
+    ToEngine, ToWarden, Unheard, VERSION,
 };
 pub use socket::{Link, LinkError};

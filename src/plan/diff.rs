@@ -1,9 +1,10 @@
 //! What is still to do: the routes of the kernel against those that are wanted.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::route::{Kind, MAIN, PROTOCOL, Route, STATIC};
+use super::route::{Kind, MAIN, PROTOCOL, Route, STATIC, Spot};
 use super::{MARKED, MEMORY, PROGRAMS, Plan};
 use crate::net::{IfName, Uplink, networks};
 
@@ -29,9 +30,10 @@ impl fmt::Display for Change {
 /// left to do. First the tables of our own, whose first routes lead into the tunnel or nowhere; then what leaves the
 /// main table is remembered, and only then removed.
 pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
+    let planned: HashSet<&Route> = plan.routes.iter().collect();
     let unwanted: Vec<&Route> = current
         .iter()
-        .filter(|route| leads_out(route, plan) && !plan.routes.contains(route))
+        .filter(|route| leads_out(route, plan) && !planned.contains(route))
         .collect();
     let memories = memories(current, &unwanted, plan);
     let of_address = of_address(current, plan);
@@ -39,19 +41,27 @@ pub fn changes(current: &[Route], plan: &Plan) -> Vec<Change> {
     let own = plan.routes.iter().filter(|route| !in_main(route));
     let shown = plan.routes.iter().filter(in_main);
     let wanted = own.chain(&memories).chain(&of_address).chain(shown);
-    let added = wanted.filter(|route| !current.contains(route));
-    // What a Replace overwrites is gone already.
-    let overwritten =
-        |route: &Route| added.clone().any(|new| new.replaces(route)) && first(current, route);
+    let there: HashSet<&Route> = current.iter().collect();
+    let added: Vec<&Route> = wanted.filter(|route| !there.contains(route)).collect();
+    // What a Replace overwrites is gone already: the first in its place (`fib_table_insert`, net/ipv4/fib_trie.c).
+    let filled: HashSet<Spot> = added.iter().map(|route| route.spot()).collect();
+    let mut firsts: HashMap<Spot, &Route> = HashMap::new();
+    for route in current {
+        firsts.entry(route.spot()).or_insert(route);
+    }
+    let overwritten = |route: &Route| {
+        let spot = route.spot();
+        filled.contains(&spot) && firsts.get(&spot).is_some_and(|first| *first == route)
+    };
     let stale = current
         .iter()
-        .filter(|route| is_stale(route, plan, &memories));
+        .filter(|route| is_stale(route, plan, &planned, &memories));
     let removed = unwanted
         .iter()
         .copied()
         .chain(stale)
         .filter(|route| !overwritten(route));
-    let replace = added.clone().cloned().map(Change::Replace);
+    let replace = added.iter().copied().cloned().map(Change::Replace);
     replace
         .chain(removed.cloned().map(Change::Remove))
         .collect()
@@ -126,9 +136,10 @@ fn memories(current: &[Route], unwanted: &[&Route], plan: &Plan) -> Vec<Route> {
         nexthop: None,
         ..(*route).clone()
     });
+    let mut spots = HashSet::new();
     for memory in foreign {
         let memory = beside(current, &memories, memory);
-        if !memories.iter().any(|known| known.replaces(&memory)) {
+        if spots.insert(memory.spot()) {
             memories.push(memory);
         }
     }
@@ -171,24 +182,18 @@ fn to_router(uplink: &Uplink) -> Option<Route> {
 /// Left behind by an earlier run, or put in our tables by somebody: what is not wanted there, and what a former version
 /// had in the main table; in the memory a default route when there is a newer one by the same device, and the network
 /// of the uplink's address, which is in the main table.
-fn is_stale(route: &Route, plan: &Plan, memories: &[Route]) -> bool {
+fn is_stale(route: &Route, plan: &Plan, planned: &HashSet<&Route>, memories: &[Route]) -> bool {
     let newer = |new: &Route| new.is_default() && new.device == route.device && new != route;
     let of_uplink = |uplink: &Uplink| Some(&uplink.device) == route.device.as_ref();
     match route.table {
-        MARKED | PROGRAMS => !plan.routes.contains(route),
-        MAIN => route.protocol == PROTOCOL && !plan.routes.contains(route),
+        MARKED | PROGRAMS => !planned.contains(route),
+        MAIN => route.protocol == PROTOCOL && !planned.contains(route),
         MEMORY => {
             (route.is_default() && memories.iter().any(newer))
                 || (route.is_of_address() && plan.uplink.as_ref().is_some_and(of_uplink))
         }
         _ => false,
     }
-}
-
-/// Whether it is the first of those with its table, destination and metric: a replacing route takes
-/// the place of that one (`fib_table_insert`, net/ipv4/fib_trie.c).
-fn first(current: &[Route], route: &Route) -> bool {
-    current.iter().find(|other| other.replaces(route)) == Some(route)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! [`Plan::of`] says what is wanted; [`changes`] and [`rule_changes`] say what is still to do, given
 //! what the kernel has. The firewall is not in here: it is [`crate::ruleset`].
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
@@ -170,14 +171,10 @@ fn toward(uplink: &Uplink, table: u32, destination: Ipv4Network) -> Route {
     }
 }
 
-fn dedup(routes: Vec<Route>) -> Vec<Route> {
-    let mut kept: Vec<Route> = Vec::new();
-    for route in routes {
-        if !kept.contains(&route) {
-            kept.push(route);
-        }
-    }
-    kept
+fn dedup(mut routes: Vec<Route>) -> Vec<Route> {
+    let mut known = HashSet::with_capacity(routes.len());
+    routes.retain(|route| known.insert(route.clone()));
+    routes
 }
 
 #[cfg(test)]

@@ -70,6 +70,9 @@ pub enum Scope {
     Other(u8),
 }
 
+/// Table, destination, metric, type of service.
+pub(super) type Spot = (u32, Ipv4Network, u32, u8);
+
 impl Route {
     /// `DESTINATION dev DEVICE scope link`
     pub(super) fn on_link(
@@ -152,10 +155,14 @@ impl Route {
             && !self.is_default()
     }
 
-    /// Whether adding one replaces the other (`fib_find_alias`, net/ipv4/fib_trie.c).
-    pub(super) fn replaces(&self, other: &Self) -> bool {
+    /// Where it stands: adding one in the place of another replaces it (`fib_find_alias`, net/ipv4/fib_trie.c).
+    pub(super) fn spot(&self) -> Spot {
         (self.table, self.destination, self.metric, self.tos)
-            == (other.table, other.destination, other.metric, other.tos)
+    }
+
+    /// Whether adding one replaces the other.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        self.spot() == other.spot()
     }
 }
 

@@ -10,24 +10,29 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-/// Most bytes of a message.
+use super::seqpacket;
+
+/// Most bytes of a message. What is longer goes by [`memfd`](super::memfd), or in parts.
 pub const LONGEST: usize = 64 * 1024;
 
 /// Most file descriptors of a message.
 pub const MOST_FDS: usize = 8;
 
 /// A connected pair: message boundaries are kept, and each end learns when the other is gone. Both
-/// ends are non-blocking and close on exec.
+/// ends are non-blocking and close on exec. The first is for the half that takes no descriptors
+/// ([`seqpacket::take_no_descriptors`]).
 ///
 /// # Errors
 /// Where the process has no descriptors left.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(
+    let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
-    )?)
+    )?;
+    seqpacket::take_no_descriptors(&ours);
+    Ok((ours, theirs))
 }
 
 /// Sends one message with up to [`MOST_FDS`] descriptors, all of it or nothing.
@@ -63,24 +68,40 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let received = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let length = receive_with(socket, buffer, &mut control)?;
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             fds.extend(rights);
         }
     }
+    Ok(length?.map(|length| (length, fds)))
+}
+
+/// Receives one message that must have no descriptors, and gets none: closing one can wait for whoever is behind it,
+/// such as the server of a FUSE file (`filp_flush`, fs/open.c). `None` when the other end is gone.
+///
+/// # Errors
+/// `WouldBlock` when there is none; `InvalidData` when the message did not fit, or has descriptors.
+pub fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    receive_with(socket, buffer, &mut RecvAncillaryBuffer::default())?
+}
+
+/// The outer error is that of the socket; the inner one is said after the descriptors were looked at.
+fn receive_with(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    control: &mut RecvAncillaryBuffer<'_>,
+) -> io::Result<io::Result<Option<usize>>> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    let received = recvmsg(socket, &mut slices, control, RecvFlags::CMSG_CLOEXEC)?;
     let cut = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
     if received.flags.intersects(cut) {
-        let text = "a message was cut off; the other half is of another release";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        let text = "a message was cut off, or has descriptors that nobody asked for; the other half is of another release";
+        return Ok(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
     }
     // send() refuses empty messages, so this is the end.
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    Ok(Some((received.bytes, fds)))
+    Ok(Ok((received.bytes > 0).then_some(received.bytes)))
 }
 
 #[cfg(test)]
@@ -126,6 +147,25 @@ mod tests {
         assert_eq!(cut.kind(), io::ErrorKind::InvalidData);
         // The end of the pipe: no writer is left.
         assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn who_takes_no_descriptors_gets_none() {
+        let (ours, theirs) = pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut buffer = [0; 100];
+        // From Linux 6.16 on they are not even sent.
+        if send(&theirs, b"take this", &[writer.as_fd()]).is_ok() {
+            let refused = receive_bytes(&ours, &mut buffer).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        }
+        drop(writer);
+        // The end of the pipe: no writer is left.
+        assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
+        send(&theirs, b"plain", &[]).unwrap();
+        assert_eq!(receive_bytes(&ours, &mut buffer).unwrap(), Some(5));
+        drop(theirs);
+        assert_eq!(receive_bytes(&ours, &mut buffer).unwrap(), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod fdpass;
 pub mod host;
 pub mod landlock;
 pub mod link;
+pub mod memfd;
 pub mod namespace;
 pub mod netlink;
 pub mod nflog;

@@ -39,6 +39,7 @@ const DUMP_TRIES: usize = 8;
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
+    port: u32,
     buffer: Vec<u8>,
 }
 
@@ -79,15 +80,21 @@ impl Netlink {
     /// The kernel lacks the protocol, or there is no descriptor left.
     pub fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
         socket.set_cap_ack(true)?;
         socket.set_ext_ack(true)?;
         Ok(Self {
             socket,
+            port,
             buffer: Vec::with_capacity(BUFFER),
         })
+    }
+
+    /// The number by which the kernel knows this socket.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// Sends one or more messages in one piece.

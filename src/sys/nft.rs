@@ -2,6 +2,7 @@
 //! transaction, or not at all.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::net::IfName;
@@ -10,10 +11,12 @@ use crate::ruleset::{self, Batch, Family, Hold, Hook, Kernel, Part, Ruleset};
 use crate::sys::fault;
 use crate::sys::netlink::Netlink;
 
+mod known;
 mod readback;
+mod reading;
 
-use readback::check;
 pub use readback::{CheckError, Counter, Totals, counters, is_there, owner};
+use reading::Reading;
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: isize = 0;
@@ -67,6 +70,8 @@ pub struct Armed {
     pub devices: Vec<IfName>,
     /// Whose the tables are.
     hold: Hold,
+    /// What they are known to hold. Nothing that holds the lock can panic half-way.
+    reading: Mutex<Reading>,
     /// What the tables belong to. Closing it waits until the kernel has freed what the transaction replaced (nft_rcv_nl_event,
     /// net/netfilter/nf_tables_api.c: two RCU grace periods, 8 to 15 ms), so it is left for later.
     socket: Netlink,
@@ -79,7 +84,10 @@ impl Armed {
     ///
     /// The part that the kernel refused; then nothing has changed.
     pub fn apply(&mut self, ruleset: &Ruleset) -> Result<(), ApplyError> {
-        commit(&mut self.socket, &ruleset.encode(self.hold))
+        let batch = ruleset.encode(self.hold);
+        let reading = self.reading.get_mut();
+        let reading = reading.unwrap_or_else(PoisonError::into_inner);
+        reading.load(ruleset, || commit(&mut self.socket, &batch))
     }
 
     /// Whether nobody but this process may change the tables.
@@ -88,13 +96,17 @@ impl Armed {
     }
 
     /// Whether the kernel holds exactly `ruleset` in our tables: every chain with its hook and policy, every
-    /// rule with all of its expressions, in order, and none besides.
+    /// rule with all of its expressions, in order, and none besides. Rules are not read where it is certain that nobody
+    /// changed them since this process loaded them: thousands take longer than a change of something else may stand.
     ///
     /// # Errors
     ///
     /// [`CheckError::Differs`] with the first difference, or that it could not be told.
     pub fn check(&self, ruleset: &Ruleset) -> Result<(), CheckError> {
-        check(ruleset, if self.owned() { ruleset::OWNED } else { 0 })
+        let owner = self.owned().then(|| self.socket.port());
+        let reading = self.reading.lock();
+        let mut reading = reading.unwrap_or_else(PoisonError::into_inner);
+        reading.check(ruleset, owner)
     }
 }
 
@@ -176,6 +188,7 @@ impl ApplyError {
 /// Nothing is in force that was not before. The caller takes all links down.
 pub fn arm() -> Result<Armed, ApplyError> {
     let mut nft = Netlink::open(NETFILTER)?;
+    let reading = Reading::open()?;
     let mut kernel = Kernel {
         egress_hook: true,
         absent_devices: false,
@@ -198,6 +211,7 @@ pub fn arm() -> Result<Armed, ApplyError> {
                     egress_hook,
                     devices,
                     hold,
+                    reading: Mutex::new(reading),
                     socket: nft,
                 });
             }
@@ -283,7 +297,11 @@ fn clear_family(family: Family) -> Result<(), ApplyError> {
 ///
 /// What the kernel says.
 pub fn generation() -> io::Result<u32> {
-    let answer = Netlink::open(NETFILTER)?.get(GETGEN, &[0; NFGEN])?;
+    generation_by(&mut Netlink::open(NETFILTER)?)
+}
+
+fn generation_by(netlink: &mut Netlink) -> io::Result<u32> {
+    let answer = netlink.get(GETGEN, &[0; NFGEN])?;
     let attributes = answer.get(NFGEN..).unwrap_or_default();
     find_u32(attributes, GEN_ID).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

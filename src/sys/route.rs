@@ -4,6 +4,7 @@
     reason = "the enums of netlink are not ours and not exhaustive"
 )]
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
@@ -88,18 +89,30 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>, RouteError> {
             return Ok(removed);
         }
         removed.extend(taken_out(&steps, &rule_steps));
-        let steps_left = steps.iter().map(Change::to_string);
-        let left_over = steps_left.chain(rule_steps.iter().map(RuleChange::to_string));
-        left = left_over.collect::<Vec<_>>().join("; ");
+        left = still_to_do(&steps, &rule_steps);
+        let mut kernel = Kernel::open()?;
         // Rules first: without them a packet of ours would go into the tunnel, and the rest by the main table.
         for step in &rule_steps {
             change_rule(step)?;
         }
         for step in &steps {
-            change_route(step)?;
+            kernel.change(step)?;
         }
     }
     Err(RouteError::Unsettled(left))
+}
+
+/// For an error that one person reads: the first few of what may be thousands.
+fn still_to_do(steps: &[Change], rule_steps: &[RuleChange]) -> String {
+    const SHOWN: usize = 8;
+    let count = steps.len() + rule_steps.len();
+    let rules = rule_steps.iter().map(RuleChange::to_string);
+    let words = rules.chain(steps.iter().map(Change::to_string)).take(SHOWN);
+    let mut text = words.collect::<Vec<_>>().join("; ");
+    if count > SHOWN {
+        text += &format!("; and {} more", count - SHOWN);
+    }
+    text
 }
 
 /// What others had put there: not ours of before, and not the default route that comes with an uplink.
@@ -128,8 +141,9 @@ fn taken_out(steps: &[Change], rule_steps: &[RuleChange]) -> Vec<String> {
 pub fn restore() -> Result<(), RouteError> {
     let addresses = link::addresses()?;
     let own: Vec<_> = addresses.iter().map(|it| it.network.ip()).collect();
+    let mut kernel = Kernel::open()?;
     for step in plan::restored(&routes()?, &own) {
-        change_route(&step)?;
+        kernel.change(&step)?;
     }
     let ours = |rule: &plan::Rule| plan::OURS.contains(&rule.priority);
     for rule in rules()?.into_iter().filter(ours) {
@@ -159,26 +173,52 @@ pub fn routes() -> Result<Vec<Route>, RouteError> {
     Ok(routes.filter(|route| route.table != LOCAL).collect())
 }
 
-fn change_route(change: &Change) -> Result<(), RtnlError> {
-    match change {
-        Change::Replace(route) => Rtnl::open()?.change(
-            RouteNetlinkMessage::NewRoute(encode_route(route)?),
-            NLM_F_CREATE | NLM_F_REPLACE,
-            &change.to_string(),
-        ),
-        Change::Remove(route) => {
-            let message = match encode_route(route) {
-                Ok(message) => message,
-                // The device went away and took the route along.
-                Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            let removed = Rtnl::open()?.change(
-                RouteNetlinkMessage::DelRoute(message),
-                0,
-                &change.to_string(),
-            );
-            unless(removed, libc::ESRCH)
+/// Makes one change after the other by one socket: there may be thousands.
+struct Kernel {
+    socket: Rtnl,
+    /// Numbers of devices that were asked for. A device that is gone meanwhile has a number that no other gets.
+    numbers: HashMap<IfName, u32>,
+}
+
+impl Kernel {
+    fn open() -> Result<Self, RtnlError> {
+        Ok(Self {
+            socket: Rtnl::open()?,
+            numbers: HashMap::new(),
+        })
+    }
+
+    fn number(&mut self, device: &IfName) -> Result<u32, RtnlError> {
+        if let Some(number) = self.numbers.get(device) {
+            return Ok(*number);
+        }
+        let number = link::index(device)?;
+        self.numbers.insert(device.clone(), number);
+        Ok(number)
+    }
+
+    fn change(&mut self, change: &Change) -> Result<(), RtnlError> {
+        let (Change::Replace(route) | Change::Remove(route)) = change;
+        let number = match &route.device {
+            Some(device) if route.nexthop.is_none() => self.number(device).map(Some),
+            Some(_) | None => Ok(None),
+        };
+        let what = change.to_string();
+        match change {
+            Change::Replace(_) => {
+                let message = RouteNetlinkMessage::NewRoute(encode_route(route, number?));
+                let flags = NLM_F_CREATE | NLM_F_REPLACE;
+                self.socket.change(message, flags, &what)
+            }
+            Change::Remove(_) => {
+                let number = match number {
+                    // The device went away and took the route along.
+                    Err(error) if error.is_gone() => return Ok(()),
+                    other => other?,
+                };
+                let message = RouteNetlinkMessage::DelRoute(encode_route(route, number));
+                unless(self.socket.change(message, 0, &what), libc::ESRCH)
+            }
         }
     }
 }
@@ -191,13 +231,14 @@ pub(super) fn unless(outcome: Result<(), RtnlError>, errno: i32) -> Result<(), R
     }
 }
 
-fn encode_route(route: &Route) -> Result<RouteMessage, RtnlError> {
+/// `number` is that of the device, if there is one that counts.
+fn encode_route(route: &Route, number: Option<u32>) -> RouteMessage {
     let Route {
         table,
         kind,
         destination,
         gateway,
-        device,
+        device: _,
         source,
         metric,
         scope,
@@ -236,17 +277,13 @@ fn encode_route(route: &Route) -> Result<RouteMessage, RtnlError> {
     let named = nexthop.is_none();
     let gateway = gateway.map(|gateway| RouteAttribute::Gateway(inet(gateway)));
     message.attributes.extend(gateway.filter(|_| named));
-    if let Some(device) = device.as_ref().filter(|_| named) {
-        message
-            .attributes
-            .push(RouteAttribute::Oif(link::index(device)?));
-    }
+    message.attributes.extend(number.map(RouteAttribute::Oif));
     let source = source.map(|source| RouteAttribute::PrefSource(inet(source)));
     message.attributes.extend(source);
     if *metric != 0 {
         message.attributes.push(RouteAttribute::Priority(*metric));
     }
-    Ok(message)
+    message
 }
 
 /// One route for each next hop.

@@ -37,6 +37,7 @@ pub fn listener(path: &Path) -> Result<OwnedFd, SocketError> {
     claim(path)?;
     let made = || {
         let socket = new()?;
+        take_no_descriptors(&socket);
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
         listen(&socket, BACKLOG)?;
@@ -99,6 +100,24 @@ pub fn user(socket: impl AsFd) -> io::Result<u32> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Has the kernel refuse descriptors that somebody sends us (SO_PASSRIGHTS, Linux 6.16): the last close of one can wait,
+/// and would do so here. Sockets that a listener accepts inherit it. Older kernels do not know it.
+pub(super) fn take_no_descriptors(socket: impl AsFd) {
+    /// asm-generic/socket.h
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let no: libc::c_int = 0;
+    // SAFETY: the pointer and the length describe `no`, which outlives the call.
+    let _not_known = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
 }
 
 /// Bytes that we sent and the other end has not received; 0 where the kernel does not say (SIOCOUTQ,

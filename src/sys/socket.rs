@@ -4,12 +4,12 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::net::{Fwmark, IfName};
 
@@ -39,6 +39,32 @@ pub enum SocketError {
         .0.display()
     )]
     InUse(PathBuf),
+    /// A socket of another user is in the way, and nobody tells whether someone answers on it.
+    #[error(
+        "{} is a socket of user {owner} that this user may not try: if no gateway runs with it, remove the file \
+         as root, or choose another path with `--socket`",
+        path.display()
+    )]
+    Foreign {
+        /// Where.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Nobody answers on the socket that is in the way, and this user may not remove it.
+    #[error(
+        "{} was left behind by user {owner}, and this user may not remove it: remove the file as root, or choose \
+         another path with `--socket`",
+        path.display()
+    )]
+    Stale {
+        /// Where.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// A file that is no socket is in the way.
     #[error("{} exists and is not a socket; remove it, or choose another path", .0.display())]
     NotSocket(PathBuf),
@@ -167,7 +193,10 @@ pub fn listener(path: &Path) -> Result<UnixListener, SocketError> {
 }
 
 /// Makes the folder of `path`, and room for a socket: one that nobody answers on goes.
-pub(super) fn claim(path: &Path) -> Result<(), SocketError> {
+///
+/// # Errors
+/// As [`listener`].
+pub fn claim(path: &Path) -> Result<(), SocketError> {
     let at = |source| SocketError::Unix {
         path: path.to_owned(),
         source,
@@ -177,23 +206,69 @@ pub(super) fn claim(path: &Path) -> Result<(), SocketError> {
         builder.recursive(true).mode(0o755);
         builder.create(folder).map_err(at)?;
     }
-    match fs::symlink_metadata(path) {
-        Ok(file) if !file.file_type().is_socket() => Err(SocketError::NotSocket(path.to_owned())),
-        Ok(_) if answers(path) => Err(SocketError::InUse(path.to_owned())),
-        Ok(_) => fs::remove_file(path).map_err(at),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(at(error)),
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(at(error)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(SocketError::NotSocket(path.to_owned()));
+    }
+    let (path, owner) = (path.to_owned(), found.uid());
+    match ask(&path) {
+        Answer::Somebody => Err(SocketError::InUse(path)),
+        Answer::Untold => Err(SocketError::Foreign { path, owner }),
+        Answer::Nobody => match fs::remove_file(&path) {
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Err(SocketError::Stale {
+                    path,
+                    owner,
+                    source,
+                })
+            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(SocketError::Unix { path, source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        },
     }
 }
 
-/// Whether someone accepts connections at `path`. A full backlog is someone; so is what cannot be told.
+/// Who answers at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Someone, or what cannot be told: a full queue of connections is someone.
+    Somebody,
+    /// No one, for certain.
+    Nobody,
+    /// We may not ask.
+    Untold,
+}
+
+/// Whether someone accepts connections at `path`, or that cannot be told. Never waits: where someone listens and does
+/// not accept, connect(2) would wait for room in the queue (`unix_wait_for_peer`, net/unix/af_unix.c).
 pub fn answers(path: &Path) -> bool {
-    match UnixStream::connect(path) {
-        Ok(_) => true,
-        Err(error) => !matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-        ),
+    match ask(path) {
+        Answer::Somebody | Answer::Untold => true,
+        Answer::Nobody => false,
+    }
+}
+
+fn ask(path: &Path) -> Answer {
+    let asked = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    });
+    let Err(error) = asked else {
+        return Answer::Somebody;
+    };
+    let kind = error.kind();
+    if [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound].contains(&kind) {
+        Answer::Nobody
+    } else if kind == io::ErrorKind::PermissionDenied {
+        Answer::Untold
+    } else {
+        Answer::Somebody
     }
 }
 
@@ -228,6 +303,36 @@ mod tests {
         assert!(answers(&path));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, LISTENER_MODE);
+    }
+
+    #[test]
+    fn a_socket_with_a_full_queue_is_in_use_and_nobody_waits_for_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vpngw.sock");
+        let address = SockAddr::unix(&path).unwrap();
+        let deaf = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        deaf.bind(&address).unwrap();
+        deaf.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            let one = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            one.set_nonblocking(true).unwrap();
+            match one.connect(&address) {
+                Ok(()) => waiting.push(one),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let (told, tell) = std::sync::mpsc::channel();
+        let asked = path.clone();
+        std::thread::spawn(move || {
+            told.send(matches!(listener(&asked), Err(SocketError::InUse(_))))
+        });
+        let patience = std::time::Duration::from_secs(10);
+        assert_eq!(tell.recv_timeout(patience), Ok(true));
+        // What follows shows that the queue was what it would have waited for.
+        drop((waiting, deaf));
+        listener(&path).unwrap();
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) fn facts(hands: &mut Hands, guard: &Guard) -> Facts {
         last_leak,
         found: hands.record.counts(),
         proven: hands.proven,
+        unheard: hands.listeners.unheard(),
         accounting: hands.accounting.fact().clone(),
         ..Facts::default()
     };

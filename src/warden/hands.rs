@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::account::{Accounting, Scope};
+use super::listeners::Listeners;
 use super::portal::Portal;
 use super::record::{Record, Seen, unix_ms};
 use super::resolver::Resolver;
@@ -35,6 +36,7 @@ pub(super) struct Hands {
     /// The LAN exceptions of the sealed topology.
     pub(super) portal: Portal,
     pub(super) watcher: Watcher,
+    pub(super) listeners: Listeners,
     pub(super) ipv6: Ipv6Fact,
     /// When a probe was last refused by the rules on every device: milliseconds since 1970.
     pub(super) proven: Option<u64>,
@@ -50,7 +52,7 @@ pub(super) struct Hands {
 impl Hands {
     pub(super) fn new(
         (rules, uplink, tunnel): (Rules, Uplink, Tunnel),
-        (resolver, watcher): (Resolver, Watcher),
+        (resolver, watcher, listeners): (Resolver, Watcher, Listeners),
         armed_in: Duration,
     ) -> Self {
         Self {
@@ -63,6 +65,7 @@ impl Hands {
             record: Record::default(),
             portal: Portal::default(),
             watcher,
+            listeners,
             ipv6: Ipv6Fact::default(),
             proven: None,
             armed_in,

@@ -12,6 +12,7 @@ mod door;
 mod facts;
 mod hands;
 mod hear;
+mod listeners;
 mod outbox;
 mod perform;
 mod portal;
@@ -43,12 +44,11 @@ use crate::link::{Health, Link, ToEngine};
 use crate::net::Stamps;
 use crate::sys::fault;
 use crate::sys::nft::Armed;
-use crate::wireguard::uapi::path as uapi_path;
 use child::Child;
 use door::{Arrival, Door, farewell};
 use hands::Hands;
 use reading::Reading;
-use start::{Listening, Ready};
+use start::Ready;
 use stopped::Stopped;
 use watcher::Changed;
 
@@ -109,7 +109,6 @@ pub enum Engines {
 struct Warden {
     guard: Guard,
     hands: Hands,
-    listening: Listening,
     child: Child,
     door: Door,
     stopped: Stopped,
@@ -137,11 +136,7 @@ pub async fn run(mut start: Start) -> Result<(), StartError> {
     let Some(armed) = start.armed.take() else {
         return Err(StartError::Refused("deny-all is not in force".to_owned()));
     };
-    let Ready {
-        guard,
-        hands,
-        listening,
-    } = start::enter(&mut start, armed).await?;
+    let Ready { guard, hands } = start::enter(&mut start, armed).await?;
     let (door, child) = match start.engines {
         Engines::Started => (Door::none(), Child::spawn(Instant::now())),
         Engines::Awaited => {
@@ -155,7 +150,6 @@ pub async fn run(mut start: Start) -> Result<(), StartError> {
     let mut warden = Warden {
         guard,
         hands,
-        listening,
         child,
         door,
         stopped: Stopped::listen(time::Instant::now()),
@@ -278,6 +272,7 @@ impl Warden {
             self.happen(event);
         }
         self.happen(Event::Tick);
+        self.listen();
         if self.hands.portal.is_wanting() {
             self.hands.portal.follow(&self.guard.config().lan);
         }
@@ -349,12 +344,10 @@ impl Warden {
 
     /// Leaves the namespace as it is, blocked, but for the sockets that nobody will answer on.
     async fn leave(self) {
-        let config = self.guard.config();
-        let paths = if self.guard.is_sealed() {
-            vec![config.sealed.socket.clone()]
-        } else {
-            vec![config.control.clone(), uapi_path(&config.tunnel.device)]
-        };
+        let mut paths = self.hands.listeners.paths();
+        if self.guard.is_sealed() {
+            paths.push(self.guard.config().sealed.socket.clone());
+        }
         let removed = task::spawn_blocking(move || {
             for path in paths {
                 // One that is gone already is as good.

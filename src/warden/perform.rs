@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Warden;
 use super::facts::facts;
+use super::start::places;
 use crate::guard::{Answer, Do, Event, News, Note, Reload};
 use crate::link::{Decline, ToEngine};
 
@@ -40,6 +41,7 @@ impl Warden {
             Do::Adopt => {
                 self.hands.adopt(&self.guard);
                 self.hands.keep(&self.guard);
+                self.listen();
             }
             Do::DropEngine => self.child.kill(),
             Do::Answer(answer) => self.answer(answer),
@@ -101,12 +103,9 @@ impl Warden {
         self.hands.record.tell_anew();
         let facts = Box::new(facts(&mut self.hands, &self.guard));
         let (mut listeners, mut fds) = (Vec::new(), vec![self.hands.tunnel.fd()]);
-        let ours = &self.listening;
-        for (name, listener) in [("control", &ours.control), ("uapi", &ours.uapi)] {
-            if let Some(listener) = listener {
-                listeners.push(name.to_owned());
-                fds.push(listener.as_fd());
-            }
+        for (kind, socket) in self.hands.listeners.held() {
+            listeners.push(kind);
+            fds.push(socket);
         }
         let config = self.guard.config();
         let welcome = ToEngine::Welcome {
@@ -119,6 +118,19 @@ impl Warden {
         };
         self.child.welcome(welcome, &fds);
         self.tell_facts();
+    }
+
+    /// Listens where the configuration says, and hands on what is new. In the sealed topology the engine has its own.
+    pub(super) fn listen(&mut self) {
+        if self.guard.is_sealed() {
+            return;
+        }
+        let places = places(self.guard.config());
+        for kind in self.hands.listeners.follow(&places) {
+            if let Some(socket) = self.hands.listeners.socket(kind) {
+                self.child.send(ToEngine::Listen(kind), &[socket]);
+            }
+        }
     }
 
     fn tell(&mut self, news: News) {

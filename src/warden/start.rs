@@ -1,11 +1,11 @@
 //! Makes the namespace ready: the tunnel device, the uplink's routes, the first rules after deny-all.
 
-use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use super::hands::Hands;
+use super::listeners::{Listeners, Place};
 use super::resolver::Resolver;
 use super::rules::Rules;
 use super::tunnel::Tunnel;
@@ -14,11 +14,12 @@ use super::watcher::Watcher;
 use super::{Engines, Start};
 use crate::config::Config;
 use crate::guard::{self, Do, Event, Guard, Topology};
+use crate::link::Listener;
 use crate::net::{Fwmark, IfName};
 use crate::sys::nft::{ApplyError, Armed};
 use crate::sys::route::RouteError;
 use crate::sys::rtnl::RtnlError;
-use crate::sys::socket::{self, SocketError};
+use crate::sys::socket::SocketError;
 use crate::sys::tun::TunError;
 use crate::sys::{chain, link};
 use crate::wireguard::uapi::path as uapi_path;
@@ -70,30 +71,32 @@ pub enum StartError {
     TunnelLost(IfName),
 }
 
-/// Listeners that the engine is handed. In the sealed topology it has its own.
-#[derive(Default)]
-pub(super) struct Listening {
-    pub(super) control: Option<UnixListener>,
-    pub(super) uapi: Option<UnixListener>,
+/// The listeners that the engine is handed. In the sealed topology it has its own.
+fn listen(config: &Config) -> Result<Listeners, StartError> {
+    let mut listeners = Listeners::default();
+    listeners.follow(&places(config));
+    match listeners.trouble(Listener::Control) {
+        Some(why) => Err(StartError::Refused(why.to_owned())),
+        None => Ok(listeners),
+    }
 }
 
-impl Listening {
-    fn open(config: &Config) -> Result<Self, StartError> {
-        let uapi = socket::listener(&uapi_path(&config.tunnel.device));
-        Ok(Self {
-            control: Some(socket::listener(&config.control)?),
-            uapi: uapi
-                .inspect_err(|error| info!(%error, "`wg show` will not answer"))
-                .ok(),
-        })
-    }
+/// Where the gateway listens in the shared topology.
+pub(super) fn places(config: &Config) -> Vec<(Listener, Place)> {
+    let uapi = uapi_path(&config.tunnel.device);
+    let mut places = vec![
+        (Listener::Control, Place::Path(config.control.clone())),
+        (Listener::Uapi, Place::Path(uapi)),
+    ];
+    let metrics = |address| (Listener::Metrics, Place::Address(address));
+    places.extend(config.metrics.map(metrics));
+    places
 }
 
 /// What the warden works with.
 pub(super) struct Ready {
     pub(super) guard: Guard,
     pub(super) hands: Hands,
-    pub(super) listening: Listening,
 }
 
 /// Enters the namespace. Returns once the first order is in force.
@@ -103,11 +106,11 @@ pub(super) async fn enter(start: &mut Start, armed: Armed) -> Result<Ready, Star
     let tunnel = Tunnel::create(&config)?;
     let watcher = Watcher::start().map_err(StartError::Watch)?;
     let mut resolver = Resolver::start(start.resolv_conf.clone()).map_err(StartError::Thread)?;
-    let (listening, topology) = match start.engines {
-        Engines::Started => (Listening::open(&config)?, Topology::Shared),
+    let (listeners, topology) = match start.engines {
+        Engines::Started => (listen(&config)?, Topology::Shared),
         Engines::Awaited => {
             check_devices(&config.tunnel.device)?;
-            (Listening::default(), Topology::Sealed)
+            (Listeners::default(), Topology::Sealed)
         }
     };
     let mark = config.tunnel.fwmark.map_or(Fwmark::DEFAULT, Fwmark);
@@ -128,17 +131,14 @@ pub(super) async fn enter(start: &mut Start, armed: Armed) -> Result<Ready, Star
         former_resolver,
         uplink: observed,
     });
-    let mut hands = Hands::new((rules, uplink, tunnel), (resolver, watcher), start.armed_in);
+    let owned = (resolver, watcher, listeners);
+    let mut hands = Hands::new((rules, uplink, tunnel), owned, start.armed_in);
     hands.tunnel.configure(&guard.plan().tunnel)?;
     hands.keep(&guard);
     begin(&mut guard, &mut hands)?;
     hands.follow(guard.config(), guard.is_sealed());
     hands.set_sysctls(&guard.plan());
-    Ok(Ready {
-        guard,
-        hands,
-        listening,
-    })
+    Ok(Ready { guard, hands })
 }
 
 /// The first order. What the kernel refuses here ends the start, with deny-all in force; routes are tried again later.

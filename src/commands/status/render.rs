@@ -3,7 +3,7 @@
 use crate::commands::units::{bytes, count, duration, rate};
 use crate::config::Offload;
 use crate::control::api::{
-    Dns, Ipv6, KillSwitch, Lan, Leaks, State, Status, Topology, Tunnel, printable,
+    Dns, Ipv6, KillSwitch, Lan, Leaks, Served, State, Status, Topology, Tunnel, Unheard, printable,
 };
 use crate::gateway::BlockReason;
 
@@ -38,6 +38,7 @@ pub(super) fn render(status: &Status, style: Style) -> String {
     if status.kill_switch.armed {
         ipv6(&mut page, status.ipv6);
     }
+    unheard(&mut page, &status.unheard);
     if is_amiss(status) {
         page.gap();
         let next = "`vpngw doctor` says what does not hold, why, and what to change";
@@ -56,6 +57,18 @@ fn is_amiss(status: &Status) -> bool {
                 || watch
                 || status.leaks.not_accounted.is_some()
                 || status.dns.problem.is_some())
+}
+
+fn unheard(page: &mut Page, unheard: &[Unheard]) {
+    for Unheard { what, why } in unheard {
+        let label = match what {
+            Served::Control => "control",
+            Served::Wg => "wg show",
+            Served::Metrics => "metrics",
+        };
+        let text = format!("not served, tried again each second: {why}");
+        page.row(label, &text, Tone::Wait);
+    }
 }
 
 /// What is shown in the place of a page when nothing answers.

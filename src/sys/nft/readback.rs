@@ -7,7 +7,7 @@ use std::io;
 use super::{NETFILTER, NFGEN};
 use crate::policy::Reason;
 use crate::ruleset::attribute::{each, find, find_str, find_u32, find_u64};
-use crate::ruleset::{Chain, Family, Hook, Ruleset, TABLE, Table, stored};
+use crate::ruleset::{Chain, Family, Hook, OWNED, Ruleset, TABLE, Table, stored};
 use crate::sys::netlink::{Message, Netlink};
 
 /// `NFT_MSG_GETTABLE`, `NFT_MSG_GETCHAIN`, `NFT_MSG_GETRULE` (linux/netfilter/nf_tables.h).
@@ -136,13 +136,28 @@ pub fn owner() -> io::Result<Option<u32>> {
         .and_then(|table| find_u32(table, TABLE_OWNER)))
 }
 
-/// See [`super::Armed::check`]; `flags` is what our tables have.
-pub(super) fn check(ruleset: &Ruleset, flags: u32) -> Result<(), CheckError> {
-    let mut netlink = Netlink::open(NETFILTER)?;
+/// Whether tables and chains are those of `ruleset`, and belong to `owner` if we own them. Always asked: they are few,
+/// and a chain loses a device that goes away without a transaction.
+pub(super) fn check_tables(
+    netlink: &mut Netlink,
+    ruleset: &Ruleset,
+    owner: Option<u32>,
+) -> Result<(), CheckError> {
     for table in &ruleset.tables {
-        check_table(&mut netlink, table, flags)?;
-        check_chains(&mut netlink, table)?;
-        check_rules(&mut netlink, table)?;
+        check_table(netlink, table, owner)?;
+        check_chains(netlink, table)?;
+    }
+    Ok(())
+}
+
+/// Whether the rules are those of `ruleset`.
+pub(super) fn check_rules(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<(), CheckError> {
+    for table in &ruleset.tables {
+        let found = rules(netlink, table.family)?;
+        for chain in &table.chains {
+            let kernel = found.get(chain.hook.as_str());
+            check_chain_rules(table, chain, kernel.map_or(&[][..], Vec::as_slice))?;
+        }
     }
     Ok(())
 }
@@ -151,15 +166,19 @@ fn differs(table: &Table, what: &str) -> CheckError {
     CheckError::Differs(format!("table {} {TABLE}: {what}", table.family.as_str()))
 }
 
-fn check_table(netlink: &mut Netlink, table: &Table, wanted: u32) -> Result<(), CheckError> {
+fn check_table(netlink: &mut Netlink, table: &Table, owner: Option<u32>) -> Result<(), CheckError> {
     let tables = dump(netlink, GETTABLE, table.family, TABLE_NAME)?;
     let Some(found) = tables.first() else {
         return Err(differs(table, "is gone"));
     };
-    match find_u32(found, TABLE_FLAGS) {
-        Some(flags) if flags == wanted => Ok(()),
-        Some(_) | None => Err(differs(table, "has flags that we did not set")),
+    let wanted = owner.map_or(0, |_| OWNED);
+    if find_u32(found, TABLE_FLAGS) != Some(wanted) {
+        return Err(differs(table, "has flags that we did not set"));
     }
+    if owner.is_some() && find_u32(found, TABLE_OWNER) != owner {
+        return Err(differs(table, "belongs to another process"));
+    }
+    Ok(())
 }
 
 fn check_chains(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> {
@@ -177,15 +196,6 @@ fn check_chains(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> 
             let what = format!("chain {name} has another hook, policy or device, or is gone");
             return Err(differs(table, &what));
         }
-    }
-    Ok(())
-}
-
-fn check_rules(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> {
-    let found = rules(netlink, table.family)?;
-    for chain in &table.chains {
-        let kernel = found.get(chain.hook.as_str());
-        check_chain_rules(table, chain, kernel.map_or(&[][..], Vec::as_slice))?;
     }
     Ok(())
 }
