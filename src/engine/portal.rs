@@ -102,9 +102,9 @@ impl Portal {
         self.bury();
         let (port, client) = (visitor.at.port(), visitor.from);
         if !lan.admits(client, tcp(port)) {
-            let age = self.age(now);
-            if let Some(advice) = self.refused.note(client, tcp(port), age) {
-                debug!(%client, port, advice, "a client was refused: no [lan] inbound lets it in");
+            let (age, port) = (self.age(now), tcp(port));
+            if let Some(advice) = self.refused.note(client, port, age) {
+                debug!(%client, %port, "a client was refused: no [lan] inbound lets it in; {advice}");
             }
             reset(&visitor.stream);
             return None;

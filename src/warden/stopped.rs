@@ -226,7 +226,7 @@ fn refuse(refused: &mut Refused, copy: &Copy<'_>, age: Duration) {
     if let Some(IpAddr::V4(client)) = from
         && let Some(advice) = refused.note(client, port, age)
     {
-        debug!(%client, %port, advice, "a client was refused: no [lan] inbound lets it in");
+        debug!(%client, %port, "a client was refused: no [lan] inbound lets it in; {advice}");
     }
 }
 
