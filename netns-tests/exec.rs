@@ -1,14 +1,22 @@
-//! A program that `vpngw exec` runs in a namespace has no way to look names up but the tunnel.
+//! A program that `vpngw exec` runs in a namespace has no way to look names up but the tunnel, and none out of it.
 
-use std::fs;
+mod terminal;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use vpngw::sys::privilege;
 
 use crate::lab::gateway::{Gateway, PROGRAM};
-use crate::lab::sealed::nobody_is_mapped;
-use crate::lab::{HOST, Lab};
+use crate::lab::sealed::{NOBODY, nobody_is_mapped};
+use crate::lab::{HOST, Lab, wait};
+use crate::probes::program;
 
 /// Stands for nscd of the machine: counts who connects, and answers nobody.
 fn nscd() -> Arc<AtomicUsize> {
@@ -91,4 +99,114 @@ fn a_program_has_nothing_that_leads_back() {
     assert_eq!(own.status.code(), Some(2));
     let nowhere = exec(&gateway, &["--netns", "nowhere", "--", "true"]);
     assert_eq!(nowhere.status.code(), Some(2));
+}
+
+/// A copy of the probe that every user may run.
+fn probe(lab: &Lab) -> PathBuf {
+    let folder = lab.folder.path();
+    let copy = folder.join("calls");
+    fs::copy(program::PROGRAM, &copy).unwrap();
+    for path in [folder, &copy] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn a_program_asks_for_no_key_and_makes_no_socket_that_knows_no_namespace() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let probe = probe(&lab);
+    let probe = probe.to_str().unwrap();
+    let outside = Command::new(probe).arg("calls").output().unwrap();
+    let outside = String::from_utf8(outside.stdout).unwrap();
+    // The control: without the filter the kernel looks for the key (ENOKEY), and at the ring's settings.
+    let key = format!("key: {}\nring: {}\n", libc::ENOKEY, libc::EFAULT);
+    assert!(outside.contains(&key), "{outside}");
+    let mut users = vec![vec!["--netns", "app"]];
+    if nobody_is_mapped() {
+        users.push(vec!["--netns", "app", "--user", "nobody"]);
+    }
+    for user in users {
+        let said = exec(
+            &gateway,
+            &[&user[..], &["--", probe, "calls", "x"]].concat(),
+        );
+        let said = String::from_utf8(said.stdout).unwrap();
+        let refused = libc::EPERM;
+        let absent = libc::EAFNOSUPPORT;
+        assert_eq!(
+            said,
+            format!(
+                "typing: {refused}\nkey: {refused}\nring: {refused}\nvsock: {absent}\ninet: 0\n"
+            )
+        );
+    }
+    lab.sensor.verdict();
+}
+
+/// A process of `app` as a user that no file names; killed when the test ends.
+fn sleeper(lab: &Lab, user: u32) -> Child {
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+    command.args(["--clear-groups", "sleep", "1000"]);
+    lab.ns.start("app", &mut command)
+}
+
+#[test]
+fn a_joined_nobody_does_not_end_the_engine_and_who_could_is_named() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let engine = gateway.engine().as_raw_nonzero().to_string();
+    let doctor = || String::from_utf8(gateway.ctl(&["doctor"]).stdout).unwrap();
+    if !nobody_is_mapped() {
+        // With one user only, the engine is that one, and whoever joins is it too.
+        let mut own = lab.ns.start("app", Command::new("sleep").arg("1000"));
+        assert!(doctor().contains("can end the engine, being the same user"));
+        own.kill().unwrap();
+        return;
+    }
+    let kill = ["--", "kill", "-9", &engine];
+    let said = exec(
+        &gateway,
+        &[&["--netns", "app", "--user", "nobody"], &kill[..]].concat(),
+    );
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    assert_eq!(gateway.engine().as_raw_nonzero().to_string(), engine);
+    let mut nobody = sleeper(&lab, NOBODY);
+    let own = format!("nobody here is user {}", privilege::ENGINE);
+    assert!(doctor().contains(&own), "{}", doctor());
+    // The control: the same user can, and is named.
+    let mut same = sleeper(&lab, privilege::ENGINE);
+    wait("it is somebody else", Duration::from_secs(20), || {
+        doctor()
+            .contains(&format!("sleep (pid {}, user", same.id()))
+            .then_some(())
+    });
+    let user = privilege::ENGINE.to_string();
+    let words = [
+        "--reuid",
+        &user,
+        "--regid",
+        &user,
+        "--clear-groups",
+        "kill",
+        "-9",
+        &engine,
+    ];
+    assert!(
+        Command::new("setpriv")
+            .args(words)
+            .status()
+            .unwrap()
+            .success()
+    );
+    wait("there is another engine", Duration::from_secs(20), || {
+        (gateway.engine().as_raw_nonzero().to_string() != engine).then_some(())
+    });
+    for child in [&mut nobody, &mut same] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    lab.sensor.verdict();
 }

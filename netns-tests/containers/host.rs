@@ -41,6 +41,18 @@ RuntimeDirectory=program
 WantedBy=multi-user.target
 "#;
 
+/// A service that says what the kernel answers.
+const CALLS: &str = "
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/bin/vpngw-probe calls
+StandardOutput=file:/var/tmp/calls
+
+[Install]
+WantedBy=multi-user.target
+";
+
 const SCRIPT: &str = r#"
 exec 3<>/dev/tcp/203.0.113.9/7 || exit 1
 read -r greeting <&3
@@ -143,7 +155,23 @@ fn a_service_behind_the_units_has_the_tunnel_and_nothing_else() {
         "{own}"
     );
     exec(&machine);
+    calls(&machine);
     lab.sensor.verdict();
+}
+
+/// What the kernel answers a service to calls that lead out without a packet.
+fn calls(machine: &Machine) {
+    machine.install_behind("calls.service", CALLS);
+    let said = fs::read_to_string(machine.path("var/tmp/calls")).unwrap();
+    let (refused, absent) = (libc::EPERM, libc::EAFNOSUPPORT);
+    let rest = format!("key: {refused}\nring: {refused}\nvsock: {absent}\ninet: 0\n");
+    assert!(said.ends_with(&rest), "{said}");
+    // The control: without the drop-in there is no filter.
+    let said = machine.run(&["vpngw-probe", "calls"]);
+    assert!(
+        said.contains(&format!("ring: {}\n", libc::EFAULT)),
+        "{said}"
+    );
 }
 
 /// What a command says among the program's files and in its network.

@@ -20,6 +20,7 @@ mod forge;
 mod raw;
 
 mod admin;
+mod calls;
 mod device;
 mod dns;
 mod endpoint;
@@ -56,7 +57,8 @@ const FAMILIES: &[(&str, &[Probe])] = &[
     ("admin", admin::PROBES),
 ];
 
-/// `vpngw-probe list` names every probe; `vpngw-probe PERSONA` serves as that persona.
+/// `vpngw-probe list` names every probe; `vpngw-probe PERSONA` serves as that persona; `vpngw-probe calls TEXT` says what
+/// comes of a few system calls.
 fn main() -> ExitCode {
     let word = std::env::args().nth(1).unwrap_or_default();
     if word == "list" {
@@ -65,6 +67,10 @@ fn main() -> ExitCode {
                 println!("{family}/{}", probe.name);
             }
         }
+        return ExitCode::SUCCESS;
+    }
+    if word == "calls" {
+        calls::say(&std::env::args().nth(2).unwrap_or_default());
         return ExitCode::SUCCESS;
     }
     if let Err(why) = persona::become_persona(&word) {

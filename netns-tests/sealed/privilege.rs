@@ -22,14 +22,14 @@ fn status(pid: Pid, key: &str) -> Vec<String> {
     words.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-fn assert_unprivileged(engine: Pid) {
+fn assert_unprivileged(engine: Pid, user: u32) {
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(status(engine, set), ["0000000000000000"], "{set}");
     }
     assert_eq!(status(engine, "NoNewPrivs"), ["1"]);
     assert_eq!(status(engine, "Seccomp"), ["2"]);
     if nobody_is_mapped() {
-        assert_eq!(status(engine, "Uid"), [NOBODY.to_string().as_str(); 4]);
+        assert_eq!(status(engine, "Uid"), [user.to_string().as_str(); 4]);
         assert_eq!(status(engine, "Groups"), [""; 0]);
     }
     // Not dumpable: nobody else of the same user may look inside.
@@ -68,7 +68,7 @@ fn assert_confined(engine: Pid, log: &dyn Fn() -> String) {
 fn a_sealed_engine_has_no_privilege_and_does_only_its_work() {
     let lab = Lab::new();
     let sealed = Sealed::connect(&lab, &lab.conf(), &[]);
-    assert_unprivileged(sealed.engine());
+    assert_unprivileged(sealed.engine(), NOBODY);
     assert_confined(sealed.engine(), &|| sealed.log(1));
     // It still does its work: the handshake, the clock, the API.
     assert_inside(&lab);
@@ -138,7 +138,7 @@ fn a_sealed_warden_needs_net_admin_alone() {
 fn an_engine_that_the_warden_started_is_confined_too() {
     let lab = Lab::new();
     let gateway = lab.connect(&lab.conf());
-    assert_unprivileged(gateway.engine());
+    assert_unprivileged(gateway.engine(), privilege::ENGINE);
     let path = lab.folder.path().join("app/log");
     assert_confined(gateway.engine(), &|| fs::read_to_string(&path).unwrap());
     gateway.wait_connected();

@@ -80,7 +80,7 @@ fn engine_stand_in() {
     let link = inherited();
     // Its lock keeps one descriptor until the engine ends.
     let (_, _held) = receive(&link);
-    let dropped = privilege::drop_all(getppid().unwrap()).unwrap();
+    let dropped = privilege::drop_all(getppid().unwrap(), privilege::ENGINE).unwrap();
     let gained = std::process::Command::new("id").output().is_ok();
     let raw = rustix::net::socket(
         rustix::net::AddressFamily::INET,
@@ -155,8 +155,9 @@ fn the_engine_has_no_privilege_left() {
     assert_eq!(field(&engine, "NoNewPrivs"), ["1"]);
     assert_eq!(field(&engine, "raw"), ["false"]);
     if nobody_is_mapped() {
-        assert_eq!(field(&engine, "Uid"), ["65534"; 4]);
-        assert_eq!(field(&engine, "Gid"), ["65534"; 4]);
+        let own = privilege::ENGINE.to_string();
+        assert_eq!(field(&engine, "Uid"), [own.as_str(); 4]);
+        assert_eq!(field(&engine, "Gid"), [own.as_str(); 4]);
         assert_eq!(field(&engine, "Groups"), [""; 0]);
     } else {
         assert_eq!(field(&engine, "Uid"), ["0"; 4]);

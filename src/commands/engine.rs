@@ -1,6 +1,7 @@
 //! `vpngw engine`: the unprivileged half. Started by `run`, or in a namespace of its own for the warden of
 //! another one.
 
+use std::fs;
 use std::os::fd::RawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -26,9 +27,10 @@ use crate::wireguard::uapi;
 ///
 /// Why it cannot go on. The warden starts another one.
 pub fn run(link_fd: RawFd) -> Result<Code, Failure> {
-    // The first act: nothing is read or parsed with a privilege.
+    // The first act: nothing that comes from elsewhere is read or parsed with a privilege.
     let parent = rustix::process::getppid().context("the engine is started by the gateway only")?;
-    privilege::drop_all(parent).map_err(anyhow::Error::from)?;
+    let user = privilege::engine_user(&fs::read_to_string("/etc/passwd").unwrap_or_default());
+    privilege::drop_all(parent, user).map_err(anyhow::Error::from)?;
     let link = process::inherited(link_fd).context("the inherited socket")?;
     let confined = confine(&[], Connects::Nowhere);
     let start_log = |log| {
@@ -72,7 +74,7 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     let loaded = load::load_sealed(paths.config.as_deref()).map_err(Failure::usage)?;
     let config = paths.over(loaded.config.clone());
     let early = while_privileged(&config.control);
-    privilege::drop_alone().map_err(anyhow::Error::from)?;
+    privilege::drop_alone(loaded.config.sealed.engine_user).map_err(anyhow::Error::from)?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
@@ -106,7 +108,7 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     let ended = block_on(engine::run_sealed(start));
     // One that is not confined yet, because no warden took it, leaves nothing in the way of the next, which may
     // be another user. What a confined one leaves the next one replaces.
-    let _ = std::fs::remove_file(control);
+    let _ = fs::remove_file(control);
     match ended {
         Ok(()) => Ok(Code::Ok),
         Err(error @ EngineError::Declined(_)) => Err(Failure::usage(error)),

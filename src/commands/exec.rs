@@ -14,6 +14,7 @@ use super::exit::{Code, Failure};
 use crate::control::client;
 use crate::sys::enter::{self, Identity};
 use crate::sys::host::NAMES;
+use crate::sys::session::{self, Caller};
 
 /// Where the files are that a named network namespace has of its own (ip-netns(8)).
 const FILES: &str = "/etc/netns";
@@ -29,7 +30,7 @@ pub struct Wanted {
     pub command: Vec<OsString>,
 }
 
-/// Becomes the program.
+/// Becomes the program, or waits for it and ends as it does.
 ///
 /// # Errors
 ///
@@ -44,7 +45,9 @@ pub fn run(control: &Path, wanted: &Wanted) -> Result<Code, Failure> {
         (Path::new("/etc/nsswitch.conf"), nsswitch.as_str()),
     ];
     let identity = account.as_ref().map(|account| &account.identity);
+    let caller = Caller::look().map_err(Failure::usage)?;
     enter::enter(&network, &files, identity).map_err(Failure::usage)?;
+    session::start(caller, identity).map_err(Failure::usage)?;
     let [program, arguments @ ..] = wanted.command.as_slice() else {
         return Err(Failure::usage(anyhow!("name the program to run")));
     };

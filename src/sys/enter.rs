@@ -23,6 +23,9 @@ use super::privilege::{self, PrivilegeError};
 /// the whole folder that is left behind.
 const SOCKETS: [&str; 2] = ["/run", "/var/run"];
 
+/// Where the terminals are that programs make (pts(4)).
+pub(super) const TERMINALS: &str = "/dev/pts";
+
 /// Where files are made that nobody else sees.
 const WORKSHOP: &str = "/tmp";
 
@@ -82,9 +85,9 @@ pub enum EnterError {
     Privilege(#[from] PrivilegeError),
 }
 
-/// Enters the network namespace at `network`, in a view of the files of its own: `/run` is empty, and `files`
-/// have other contents. Gives up what leads back, and becomes `identity` if there is one. For a process with one
-/// thread that then becomes another program.
+/// Enters the network namespace at `network`, in a view of the files of its own: `/run` is empty, there are no
+/// terminals but those that are made here, and `files` have other contents. For a process with one thread;
+/// `identity` is whom it will be after [`confine`], which has to follow.
 ///
 /// # Errors
 /// Names the step. The process must end then: it may be anywhere between here and there.
@@ -103,7 +106,14 @@ pub fn enter(
     // What is mounted outside later is seen here, and nothing of ours there.
     let flags = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
     step("separate the mounts", mount_change("/", flags))?;
-    view(files)?;
+    view(files)
+}
+
+/// Gives up what leads back, and becomes `identity` if there is one.
+///
+/// # Errors
+/// As [`enter`].
+pub fn confine(identity: Option<&Identity>) -> Result<(), EnterError> {
     privilege::keep_only(FILES)?;
     identity.map_or(Ok(()), become_identity)
 }
@@ -166,6 +176,7 @@ fn view(files: &[(&Path, &str)]) -> Result<(), EnterError> {
     for path in hidden {
         step(&format!("hide {path}"), tmpfs(path, c"mode=0755"))?;
     }
+    hide_terminals()?;
     step("make room for files", tmpfs(WORKSHOP, c"mode=0700"))?;
     for (number, (target, text)) in targets.iter().enumerate() {
         let what = format!("replace {}", target.display());
@@ -180,6 +191,18 @@ fn view(files: &[(&Path, &str)]) -> Result<(), EnterError> {
     }
     // The files stay where they are bound.
     step("tidy up", unmount(WORKSHOP, UnmountFlags::DETACH))
+}
+
+/// The terminals of others leave the view: whoever is root, or their owner, could read what is typed there.
+fn hide_terminals() -> Result<(), EnterError> {
+    if !Path::new(TERMINALS).is_dir() {
+        return Ok(());
+    }
+    // Each mount is an instance of its own; before Linux 4.7 it has to be said (filesystems/devpts.rst).
+    let options = c"newinstance,ptmxmode=0666,mode=0600";
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let mounted = mount("devpts", TERMINALS, "devpts", flags, Some(options));
+    step(&format!("hide {TERMINALS}"), mounted)
 }
 
 fn tmpfs(path: &str, options: &std::ffi::CStr) -> rustix::io::Result<()> {

@@ -15,8 +15,13 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid,
 };
 
-/// The user `nobody` of Debian, Alpine and Fedora; owns nothing.
+/// The user `nobody` of Debian, Alpine and Fedora; owns nothing, but is who programs run as that are to own nothing.
 pub const NOBODY: u32 = 65534;
+
+/// The user, and the group, of an engine that `vpngw run` starts: a number that no other program has by itself. systemd
+/// leaves 65520 to 65533 unused (UIDS-GIDS.md), Debian's policy reserves 65000 to 65533 (9.2.2), and it exists wherever
+/// a user namespace has 65536 users.
+pub const ENGINE: u32 = 65530;
 
 /// What the warden keeps.
 ///
@@ -61,15 +66,27 @@ pub enum PrivilegeError {
 /// What [`drop_all`] reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// The user we are now. [`NOBODY`], unless that user does not exist in our user namespace or the
-    /// capability SETUID is missing: then the one we were, without a single capability.
+    /// The user we are now. The one that was wanted, unless it does not exist in our user namespace or the
+    /// capability SETUID is missing: then [`NOBODY`], or the one we were, without a single capability.
     pub uid: u32,
     /// Whether the bounding set is empty too. Without SETPCAP it cannot be; no_new_privs keeps exec from
     /// giving anything back all the same.
     pub bounding_empty: bool,
 }
 
-/// Gives up everything, for good: no capability, no new privileges by exec, user `nobody`, no core
+/// Whom an engine becomes: [`ENGINE`], or [`NOBODY`] where the text of /etc/passwd gives that number to somebody.
+/// `vpngw doctor` tells of the latter.
+pub fn engine_user(passwd: &str) -> u32 {
+    // passwd(5): name, password, number.
+    let number = |line: &str| line.split(':').nth(2).and_then(|it| it.parse().ok());
+    if passwd.lines().any(|line| number(line) == Some(ENGINE)) {
+        NOBODY
+    } else {
+        ENGINE
+    }
+}
+
+/// Gives up everything, for good: no capability, no new privileges by exec, another user and its group, no core
 /// dump, no ptrace by others of that user, and death together with `parent`.
 ///
 /// The death signal is sent when the *thread* of the parent that started us ends (prctl(2)): it must
@@ -77,8 +94,8 @@ pub struct Dropped {
 ///
 /// # Errors
 /// Where a step is refused that is never refused for good reason. The process must end then.
-pub fn drop_all(parent: Pid) -> Result<Dropped, PrivilegeError> {
-    let dropped = drop_alone()?;
+pub fn drop_all(parent: Pid, user: u32) -> Result<Dropped, PrivilegeError> {
+    let dropped = drop_alone(user)?;
     // After the change of user, which clears it.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(at("parent death signal"))?;
     if getppid() != Some(parent) {
@@ -91,11 +108,11 @@ pub fn drop_all(parent: Pid) -> Result<Dropped, PrivilegeError> {
 ///
 /// # Errors
 /// As [`drop_all`].
-pub fn drop_alone() -> Result<Dropped, PrivilegeError> {
+pub fn drop_alone(user: u32) -> Result<Dropped, PrivilegeError> {
     set_no_new_privs(true).map_err(at("no new privileges"))?;
     clear_ambient_capability_set().map_err(at("ambient capabilities"))?;
     let bounding_empty = limit_bounding(CapabilitySet::empty())?;
-    become_nobody()?;
+    become_user(user)?;
     hold(CapabilitySet::empty())?;
     no_dumps()?;
     let sets = capabilities(None).map_err(at("read capabilities"))?;
@@ -163,14 +180,17 @@ fn limit_bounding(kept: CapabilitySet) -> Result<bool, PrivilegeError> {
     Ok(true)
 }
 
-/// User and group 65534, no supplementary groups. Where that identity does not exist (EINVAL: not
-/// mapped in this user namespace) or may not be taken (EPERM), we stay who we are.
-fn become_nobody() -> Result<(), PrivilegeError> {
+/// This user and group, no supplementary groups. Where that identity does not exist (EINVAL: not mapped in this user
+/// namespace) [`NOBODY`]; where that does not either, or none may be taken (EPERM), we stay who we are.
+fn become_user(user: u32) -> Result<(), PrivilegeError> {
     let stays = |errno| matches!(errno, rustix::io::Errno::PERM | rustix::io::Errno::INVAL);
+    let first = |act: &dyn Fn(u32) -> rustix::io::Result<()>| act(user).or_else(|_| act(NOBODY));
+    let group = |number| set_thread_gid(Gid::from_raw(number));
+    let own = |number| set_thread_uid(Uid::from_raw(number));
     let steps: [(&'static str, &dyn Fn() -> rustix::io::Result<()>); 3] = [
         ("groups", &|| set_thread_groups(&[])),
-        ("group", &|| set_thread_gid(Gid::from_raw(NOBODY))),
-        ("user", &|| set_thread_uid(Uid::from_raw(NOBODY))),
+        ("group", &|| first(&group)),
+        ("user", &|| first(&own)),
     ];
     for (step, act) in steps {
         match act() {
@@ -194,5 +214,21 @@ fn at(step: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
     move |errno| PrivilegeError::Step {
         step,
         source: errno.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_has_a_user_of_its_own_unless_somebody_has_that_number() {
+        let usual = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n";
+        assert_eq!(engine_user(usual), ENGINE);
+        assert_eq!(engine_user(""), ENGINE);
+        // A group of that number, or a name, is nobody's process.
+        assert_eq!(engine_user("65530:x:7:65530::/:/bin/sh\n"), ENGINE);
+        let taken = format!("{usual}alice:x:65530:100::/home/alice:/bin/sh\n");
+        assert_eq!(engine_user(&taken), NOBODY);
     }
 }

@@ -43,7 +43,7 @@ pub fn limit() -> Result<(), SeccompError> {
     Ok(())
 }
 
-fn errno(number: i32) -> SeccompAction {
+pub(super) fn errno(number: i32) -> SeccompAction {
     SeccompAction::Errno(number.unsigned_abs())
 }
 
@@ -190,7 +190,7 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
 }
 
 /// A request has 32 bits (linux/ioctl.h), whatever integer the C library takes it for.
-fn request(number: libc::Ioctl) -> u64 {
+pub(super) fn request(number: libc::Ioctl) -> u64 {
     #[allow(clippy::unnecessary_cast, reason = "musl has another type for it")]
     let number = number as u64;
     number & u64::from(u32::MAX)
@@ -202,7 +202,7 @@ fn written_flags() -> u64 {
     flags as u64
 }
 
-fn one(
+pub(super) fn one(
     argument: u8,
     length: SeccompCmpArgLen,
     operator: SeccompCmpOp,

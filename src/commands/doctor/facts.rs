@@ -88,6 +88,21 @@ pub(super) struct Joiners {
     pub(super) unread: usize,
     /// Whether every process of the machine is visible.
     pub(super) all_visible: bool,
+    /// The users of the engines that are visible.
+    pub(super) engines: BTreeSet<u32>,
+    /// Those that live here as one of these users.
+    pub(super) kin: Vec<Kin>,
+}
+
+/// A process that may end an engine, since it is the same user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kin {
+    /// Its number, here.
+    pub(super) pid: u32,
+    /// What it calls itself.
+    pub(super) name: String,
+    /// Its user.
+    pub(super) user: u32,
 }
 
 /// A process with a capability that it could harm with.

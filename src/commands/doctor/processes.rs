@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::process::getpid;
 
-use super::facts::{Joiner, Joiners};
+use super::facts::{Joiner, Joiners, Kin};
 use crate::sys::host;
 
 /// Inode of the machine's first PID namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h), which sees all others.
@@ -25,6 +25,7 @@ pub(super) fn look(owner: Option<u32>) -> Joiners {
     let ours = inode("/proc/self/ns/net");
     let own_program = program("self");
     let starters = starters();
+    let mut here = Vec::new();
     let mut found = Joiners {
         all_visible: inode("/proc/self/ns/pid") == Some(FIRST),
         ..Joiners::default()
@@ -40,8 +41,16 @@ pub(super) fn look(owner: Option<u32>) -> Joiners {
         let same_program = own_program.is_some() && program(&pid.to_string()) == own_program;
         let by_name = process.name == "vpngw" && owner.is_none_or(|it| process.innermost == it);
         if same_program || by_name {
+            if is_engine(pid) {
+                found.engines.insert(process.user);
+            }
             continue;
         }
+        let kin = Kin {
+            pid,
+            name: process.name.clone(),
+            user: process.user,
+        };
         let joiner = Joiner {
             pid,
             net_admin: process.may(NET_ADMIN),
@@ -51,15 +60,30 @@ pub(super) fn look(owner: Option<u32>) -> Joiners {
         let capable = joiner.net_admin || joiner.net_raw;
         match inode(&format!("/proc/{pid}/ns/net")) {
             Some(other) if Some(other) != ours => {}
-            Some(_) if capable => found.capable.push(joiner),
-            Some(_) => found.harmless += 1,
+            Some(_) => {
+                here.push(kin);
+                if capable {
+                    found.capable.push(joiner);
+                } else {
+                    found.harmless += 1;
+                }
+            }
             // One that ended meanwhile is none.
             None if capable && Path::new(&format!("/proc/{pid}")).exists() => found.unread += 1,
             None => {}
         }
     }
     found.capable.sort_by_key(|it| it.pid);
+    here.retain(|it| found.engines.contains(&it.user));
+    here.sort_by_key(|it| it.pid);
+    found.kin = here;
     found
+}
+
+/// Whether one of our programs was started as the engine.
+fn is_engine(pid: u32) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).nth(1) == Some(b"engine")
 }
 
 /// What /proc/PID/status tells anybody.
@@ -68,6 +92,8 @@ struct Process {
     name: String,
     /// Its number in the innermost PID namespace.
     innermost: u32,
+    /// The real user, which is whom a signal is permitted by (kill(2)).
+    user: u32,
     effective: u64,
 }
 
@@ -96,6 +122,11 @@ fn parse(status: &str) -> Option<Process> {
     (!state.starts_with(['Z', 'X'])).then_some(Process {
         name: field("Name:")?.to_owned(),
         innermost: innermost.parse().ok()?,
+        user: field("Uid:")?
+            .split_ascii_whitespace()
+            .next()?
+            .parse()
+            .ok()?,
         effective: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
     })
 }
@@ -127,13 +158,14 @@ mod tests {
     use super::*;
 
     const STATUS: &str = "Name:\tqbittorrent-nox\nUmask:\t0022\nState:\tS (sleeping)\nPid:\t812\nPPid:\t790\n\
+                          Uid:\t1000\t1000\t1000\t1000\n\
                           NSpid:\t812\t1\nCapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\n";
 
     #[test]
     fn dockers_default_capabilities_hold_net_raw() {
         let process = parse(STATUS).unwrap();
         assert_eq!(process.name, "qbittorrent-nox");
-        assert_eq!(process.innermost, 1);
+        assert_eq!((process.innermost, process.user), (1, 1000));
         assert!(process.may(NET_RAW) && !process.may(NET_ADMIN));
     }
 

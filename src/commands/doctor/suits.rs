@@ -1,8 +1,9 @@
 //! What the machine and the container offer the gateway: pure.
 
-use super::facts::Facts;
+use super::facts::{Facts, Kin};
 use super::{Finding, Layout};
 use crate::config::Inbound;
+use crate::sys::privilege::{ENGINE, NOBODY};
 
 /// What a gateway needs here, and what would make it better.
 pub(super) fn all(facts: &Facts, layout: Layout) -> Vec<Finding> {
@@ -24,8 +25,42 @@ pub(super) fn all(facts: &Facts, layout: Layout) -> Vec<Finding> {
     }
     if layout == Layout::Shared || layout == Layout::Sealed {
         all.extend(published(facts));
+        all.extend(engine(facts, layout));
     }
     all
+}
+
+/// Whether others here are who the engine is, as far as both are visible.
+fn engine(facts: &Facts, layout: Layout) -> Option<Finding> {
+    const CHECK: &str = "engine's user";
+    let engines = &facts.joiners.engines;
+    let users: Vec<_> = engines.iter().map(ToString::to_string).collect();
+    let users = users.join(", ");
+    let kin: Vec<_> = facts.joiners.kin.iter().map(kin).collect();
+    if !kin.is_empty() {
+        let why = format!(
+            "can end the engine, being the same user: {}",
+            kin.join(", ")
+        );
+        let change = "run joined programs as a user of their own: `vpngw exec --user NAME`, `user:`, `User=`";
+        return Some(Finding::hint(CHECK, why).change(change));
+    }
+    if engines.contains(&NOBODY) {
+        let change = match layout {
+            // It was the first choice; somebody has it, or it does not exist here.
+            Layout::Shared => format!("take user {ENGINE} out of /etc/passwd"),
+            Layout::Sealed | Layout::SealedEngine | Layout::NoGateway => {
+                format!("`[sealed] engine_user = {ENGINE}` for both halves, which nobody else is")
+            }
+        };
+        let why = "is `nobody`: what is joined as that user later could end the engine";
+        return Some(Finding::hint(CHECK, why).change(change));
+    }
+    (!engines.is_empty()).then(|| Finding::holds(CHECK, format!("nobody here is user {users}")))
+}
+
+fn kin(kin: &Kin) -> String {
+    format!("{} (pid {}, user {})", kin.name, kin.pid, kin.user)
 }
 
 fn kernel(facts: &Facts) -> Finding {

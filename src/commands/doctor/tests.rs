@@ -1,11 +1,12 @@
 //! What is judged of what.
 
-use super::facts::{Bound, Facts, Joiner, Joiners, Rules, Uplink};
+use super::facts::{Bound, Facts, Joiner, Joiners, Kin, Rules, Uplink};
 use super::judge::judge;
 use super::{Layout, Outcome, Report};
 use crate::commands::exit::Code;
 use crate::control::api::{Ipv6, Topology};
 use crate::control::example;
+use crate::sys::privilege::{ENGINE, NOBODY};
 use crate::warden::Inexact;
 
 /// A connected gateway of the shared topology, seen from its own container, where nothing is amiss.
@@ -76,6 +77,14 @@ fn joiner(name: &str, net_admin: bool, net_raw: bool) -> Joiner {
     }
 }
 
+fn kin(name: &str, user: u32) -> Kin {
+    Kin {
+        pid: 812,
+        name: name.to_owned(),
+        user,
+    }
+}
+
 fn said(facts: &mut Facts) -> &mut crate::control::api::Status {
     facts.status.as_mut().unwrap()
 }
@@ -107,7 +116,7 @@ type Case = (&'static str, Outcome, fn(&mut Facts));
 #[test]
 fn what_is_wrong_is_named_with_what_to_change() {
     use Outcome::{DoesNotHold, Hint, Unknown};
-    let cases: [Case; 19] = [
+    let cases: [Case; 21] = [
         ("topology", DoesNotHold, |it| it.tunnel = None),
         ("connection", DoesNotHold, |it| {
             it.status = Ok(example::blocked_by_operator())
@@ -152,6 +161,13 @@ fn what_is_wrong_is_named_with_what_to_change() {
         ("speed", Hint, |it| it.uplinks[0].gro = Some(false)),
         ("LAN exceptions", Hint, |it| {
             it.bound = Some([bound("tcp/8080", [127, 0, 0, 1])].into())
+        }),
+        ("engine's user", Hint, |it| {
+            it.joiners.engines = [ENGINE].into();
+            it.joiners.kin = vec![kin("sh", ENGINE)];
+        }),
+        ("engine's user", Hint, |it| {
+            it.joiners.engines = [NOBODY].into()
         }),
     ];
     for (check, expected, spoil) in cases {
@@ -234,6 +250,29 @@ fn the_engines_side_of_a_sealed_gateway_is_told_apart() {
         outcome(&judge(&facts), "kill switch"),
         Some(Outcome::DoesNotHold)
     );
+}
+
+#[test]
+fn who_is_the_engines_user_is_named() {
+    let mut facts = shared();
+    let found = |facts: &Facts| {
+        let mut checks = judge(facts).checks.into_iter();
+        checks.find(|it| it.check == "engine's user")
+    };
+    assert_eq!(found(&facts), None, "no engine is visible");
+    facts.joiners.engines = [ENGINE].into();
+    assert_eq!(found(&facts).unwrap().outcome, Outcome::Holds);
+    facts.joiners.kin = vec![kin("sh", ENGINE), kin("python3", ENGINE)];
+    let why = found(&facts).unwrap().why;
+    assert!(
+        why.ends_with("sh (pid 812, user 65530), python3 (pid 812, user 65530)"),
+        "{why}"
+    );
+    // In the sealed topology the operator names the user.
+    facts = sealed();
+    facts.joiners.engines = [NOBODY].into();
+    let change = found(&facts).unwrap().change.unwrap();
+    assert!(change.contains("engine_user = 65530"), "{change}");
 }
 
 /// A dead gateway's rules, a gateway that nobody can see, and none at all.
