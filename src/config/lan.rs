@@ -31,11 +31,16 @@ const REFUSED: [(u16, &str); 8] = [
     (5355, "LLMNR"),
 ];
 
+/// Exceptions that there may be: each is a few rules and a route, which the kernel takes and hands out whole. The messages
+/// between the two halves have room for several times as many.
+pub const MOST_EXCEPTIONS: usize = 16_384;
+
 const RIGHT: &str = "name hosts in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10 or \
     169.254.0.0/16";
 
 /// Notes what is wrong with each exception.
 pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
+    count(layer, notes);
     let inbound = layer.inbound.iter().flat_map(|list| &list.value);
     for At { value, place } in inbound.filter_map(|one| one.from.as_ref()) {
         if is_local(*value, place, notes) {
@@ -52,6 +57,25 @@ pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
         if let Some(At { value, place }) = &exception.port {
             refused(value.number, place, notes);
         }
+    }
+}
+
+fn count(layer: &Layer, notes: &mut Notes) {
+    let inbound = layer
+        .inbound
+        .as_ref()
+        .map(|list| (list.value.len(), &list.place));
+    let outbound = layer
+        .outbound
+        .as_ref()
+        .map(|list| (list.value.len(), &list.place));
+    let lists = || [inbound, outbound].into_iter().flatten();
+    let all: usize = lists().map(|(length, _)| length).sum();
+    let longest = lists().max_by_key(|(length, _)| *length);
+    if let Some((_, place)) = longest.filter(|_| all > MOST_EXCEPTIONS) {
+        let wrong = format!("there are {all} LAN exceptions, and {MOST_EXCEPTIONS} is the most");
+        let right = "name networks in the place of single hosts: a network is one exception";
+        notes.error(place, Problem::new(wrong, right));
     }
 }
 

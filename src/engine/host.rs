@@ -457,7 +457,10 @@ impl Host {
             tx_bits_per_second: self.tx.bits_per_second(),
             elapsed: now.saturating_duration_since(gateway.since()),
             now: SystemTime::now(),
-            no_metrics: self.metrics_trouble.as_ref().and_then(|it| it.borrow().clone()),
+            no_metrics: self
+                .metrics_trouble
+                .as_ref()
+                .and_then(|it| it.borrow().clone()),
         })
     }
 

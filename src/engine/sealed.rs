@@ -89,7 +89,10 @@ pub async fn run_sealed(start: Start) -> Result<(), EngineError> {
     door.open(start.control, &servers);
     let (mut settle, mut uapi) = (Some(start.settle), None);
     loop {
-        let found = find(&mut config, &mut questions, &mut outside, || door.retry(&servers)).await?;
+        let found = find(&mut config, &mut questions, &mut outside, || {
+            door.retry(&servers)
+        })
+        .await?;
         let Some((link, welcome, pending)) = found else {
             return Ok(());
         };

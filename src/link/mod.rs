@@ -7,7 +7,7 @@ mod wire;
 
 pub use listeners::{Listeners, Visitor};
 pub use message::{
-    Accounting, Count, Decline, Facts, Health, Ipv6Fact, Listener, Long, Message, Offer, ResolverFact,
-    ToEngine, ToWarden, Unheard, VERSION,
+    Accounting, Count, Decline, Facts, Health, Ipv6Fact, Listener, Long, Message, Offer,
+    ResolverFact, ToEngine, ToWarden, Unheard, VERSION,
 };
 pub use socket::{Link, LinkError};

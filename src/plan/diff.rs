@@ -128,8 +128,7 @@ impl Past {
         let out = |route: &&Route| {
             uplink.is_some() && route.device.as_ref() == uplink && route.table != MAIN
         };
-        let away =
-            |route: &&Route| remote.is_some_and(|remote| route.destination.contains(remote));
+        let away = |route: &&Route| remote.is_some_and(|remote| route.destination.contains(remote));
         let table = |route: &Route| route.table;
         Self {
             mark: plan.rules.iter().find_map(|ours| ours.mark),
@@ -226,10 +225,12 @@ mod tests {
     fn apply(current: &mut Vec<Route>, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Replace(new) => match current.iter().position(|old| new.spot() == old.spot()) {
-                    Some(at) => current[at] = new.clone(),
-                    None => current.push(new.clone()),
-                },
+                Change::Replace(new) => {
+                    match current.iter().position(|old| new.spot() == old.spot()) {
+                        Some(at) => current[at] = new.clone(),
+                        None => current.push(new.clone()),
+                    }
+                }
                 Change::Remove(old) => current.retain(|route| route != old),
             }
         }

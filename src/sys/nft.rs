@@ -12,11 +12,13 @@ use crate::sys::fault;
 use crate::sys::netlink::Netlink;
 
 mod known;
+mod pace;
 mod readback;
 mod reading;
 
-use reading::Reading;
+pub use pace::Pace;
 pub use readback::{CheckError, Counter, Totals, counters, is_there, owner};
+use reading::Reading;
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: isize = 0;

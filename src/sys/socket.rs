@@ -325,7 +325,9 @@ mod tests {
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         let (told, tell) = std::sync::mpsc::channel();
         let asked = path.clone();
-        std::thread::spawn(move || told.send(matches!(listener(&asked), Err(SocketError::InUse(_)))));
+        std::thread::spawn(move || {
+            told.send(matches!(listener(&asked), Err(SocketError::InUse(_))))
+        });
         let patience = std::time::Duration::from_secs(10);
         assert_eq!(tell.recv_timeout(patience), Ok(true));
         // What follows shows that the queue was what it would have waited for.

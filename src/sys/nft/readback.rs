@@ -166,11 +166,7 @@ fn differs(table: &Table, what: &str) -> CheckError {
     CheckError::Differs(format!("table {} {TABLE}: {what}", table.family.as_str()))
 }
 
-fn check_table(
-    netlink: &mut Netlink,
-    table: &Table,
-    owner: Option<u32>,
-) -> Result<(), CheckError> {
+fn check_table(netlink: &mut Netlink, table: &Table, owner: Option<u32>) -> Result<(), CheckError> {
     let tables = dump(netlink, GETTABLE, table.family, TABLE_NAME)?;
     let Some(found) = tables.first() else {
         return Err(differs(table, "is gone"));
