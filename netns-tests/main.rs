@@ -37,6 +37,7 @@ mod ipv6;
 mod lan;
 mod leak;
 mod leaktest;
+mod many;
 mod matrix;
 mod mtu;
 mod networks;

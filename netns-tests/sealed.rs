@@ -15,6 +15,7 @@ mod leak;
 mod order;
 mod privilege;
 mod rootless;
+mod stale;
 mod version;
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -83,6 +83,12 @@ impl Sealed {
         self.control = own.join("vpngw.sock");
     }
 
+    /// Gives the engine's control socket a folder that is root's alone.
+    pub fn roots_control(&mut self) {
+        self.own_control();
+        open(&self.folder.join("own"), 0o755);
+    }
+
     /// Both halves run and are connected.
     pub fn connect(lab: &Lab, conf: &Conf, environment: Environment<'_>) -> Self {
         let mut sealed = Self::new(lab, conf);
@@ -171,7 +177,11 @@ impl Sealed {
 
     /// Starts the engine as a user, where the user namespace has others than root.
     pub fn start_engine_as(&mut self, user: u32) {
-        let mut command = program_as(user);
+        self.start_engine_by(program_as(user));
+    }
+
+    /// Starts the engine by this command, which becomes it.
+    pub fn start_engine_by(&mut self, mut command: Command) {
         command.arg("engine");
         command.arg("--config").arg(self.folder.join("vpngw.toml"));
         command.arg("--socket").arg(&self.control);

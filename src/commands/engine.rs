@@ -123,7 +123,7 @@ fn while_privileged(path: &Path) -> Option<UnixListener> {
         return None;
     }
     socket::claim(path).ok()?;
-    let folder = std::fs::metadata(path.parent()?).ok()?;
+    let folder = fs::metadata(path.parent()?).ok()?;
     if folder.permissions().mode() & 0o002 != 0 {
         return None;
     }

@@ -14,8 +14,13 @@ use crate::net::lan::{self, LanError};
 use crate::net::networks::shown;
 use crate::net::{Port, Transport};
 
+/// Exceptions that there may be: each is a few rules and a route, which the kernel takes and hands out whole. The messages
+/// between the two halves have room for several times as many.
+pub const MOST_EXCEPTIONS: usize = 16_384;
+
 /// Notes what is wrong with each exception.
 pub(super) fn check(layer: &Layer, tunnel: &WgQuick, topology: Topology, notes: &mut Notes) {
+    count(layer, notes);
     let taken = Taken::of(layer, tunnel);
     for exception in layer.inbound.iter().flat_map(|list| &list.value) {
         if let Some(At { value, place }) = &exception.from
@@ -53,6 +58,25 @@ fn kept<T>(checked: Result<T, LanError>, place: &Place, notes: &mut Notes) -> bo
     };
     notes.error(place, Problem::new(error.to_string(), right));
     false
+}
+
+fn count(layer: &Layer, notes: &mut Notes) {
+    let inbound = layer
+        .inbound
+        .as_ref()
+        .map(|list| (list.value.len(), &list.place));
+    let outbound = layer
+        .outbound
+        .as_ref()
+        .map(|list| (list.value.len(), &list.place));
+    let lists = || [inbound, outbound].into_iter().flatten();
+    let all: usize = lists().map(|(length, _)| length).sum();
+    let longest = lists().max_by_key(|(length, _)| *length);
+    if let Some((_, place)) = longest.filter(|_| all > MOST_EXCEPTIONS) {
+        let wrong = format!("there are {all} LAN exceptions, and {MOST_EXCEPTIONS} is the most");
+        let right = "name networks in the place of single hosts: a network is one exception";
+        notes.error(place, Problem::new(wrong, right));
+    }
 }
 
 fn metadata(network: Ipv4Network, place: &Place, notes: &mut Notes) {

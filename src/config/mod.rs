@@ -41,6 +41,7 @@ pub mod wgquick;
 pub use crate::net::lan::{Inbound, Lan, Outbound};
 pub use diagnostic::{Diagnostic, Errors};
 pub use env::is_read;
+pub use lan::MOST_EXCEPTIONS;
 pub use load::{Loaded, Origin, Sources, load, load_sealed, load_without_tunnel};
 pub use place::{At, Place, Source};
 pub use resolve::{SEALED_SOCKET, SOCKET};

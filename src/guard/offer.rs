@@ -3,15 +3,19 @@
 //! The tunnel's addresses, MTU and resolvers are the engine's to say: whatever enters the tunnel device goes to
 //! the engine anyway. What joined programs can be reached by, and reach, past the tunnel is not.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Inbound, Lan, Outbound};
-use crate::net::networks::host;
-use crate::net::{IfName, mtu};
+use crate::config::{Config, Inbound, Lan, MOST_EXCEPTIONS, Outbound};
+use crate::net::networks::{host, masked};
+use crate::net::{IfName, Port, mtu};
 use crate::policy::Policy;
+
+/// Addresses, resolvers and private networks that an engine may name: each is some rules, looked at for every packet.
+const MOST: usize = 1024;
 
 /// What an engine's configuration says of the app namespace. The warden takes the tunnel's own from it, and
 /// nothing that its own configuration does not permit.
@@ -62,6 +66,7 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
              same (VPNGW_TUNNEL_DEVICE, or the same vpngw.toml)"
         ));
     }
+    bounded(offer)?;
     if offer.addresses.is_empty() {
         return Err("the engine's tunnel has no address".to_owned());
     }
@@ -82,12 +87,13 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
             mtu::LEAST
         ));
     }
-    if let Some(rule) = offer.lan.inbound.iter().find(|rule| !inbound(own, rule)) {
+    let lan = Permitted::of(own);
+    if let Some(rule) = offer.lan.inbound.iter().find(|rule| !lan.inbound(rule)) {
         let (from, to) = (rule.from(), rule.to());
         let what = format!("[lan] inbound lets {from} reach {to}");
         return Err(missing(&what, "VPNGW_LAN_INBOUND"));
     }
-    if let Some(rule) = offer.lan.outbound.iter().find(|rule| !outbound(own, rule)) {
+    if let Some(rule) = offer.lan.outbound.iter().find(|rule| !lan.outbound(rule)) {
         let what = format!("[lan] outbound names {} {}", rule.to(), rule.port());
         return Err(missing(&what, "VPNGW_LAN_OUTBOUND"));
     }
@@ -110,11 +116,34 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
     }
 }
 
+/// Whether there is no more of anything than the rules are made for. An engine that was taken over may say what it likes.
+fn bounded(offer: &Offer) -> Result<(), String> {
+    let lan = offer.lan.inbound.len() + offer.lan.outbound.len();
+    let counts = [
+        ("LAN exceptions", lan, MOST_EXCEPTIONS),
+        ("addresses of the tunnel", offer.addresses.len(), MOST),
+        ("resolvers", offer.dns.len(), MOST),
+        ("private networks", offer.private.len(), MOST),
+        (
+            "forwarded ports",
+            offer.forward.len(),
+            usize::from(u16::MAX),
+        ),
+    ];
+    let over = counts.into_iter().find(|(_, count, most)| count > most);
+    over.map_or(Ok(()), |(what, count, most)| {
+        Err(format!(
+            "the engine's configuration names {count} {what}, and {most} is the most"
+        ))
+    })
+}
+
 /// The part of an offer that the warden's configuration permits.
 pub(super) fn narrowed(own: &Config, offer: &Offer) -> Offer {
     let mut narrow = offer.clone();
-    narrow.lan.inbound.retain(|rule| inbound(own, rule));
-    narrow.lan.outbound.retain(|rule| outbound(own, rule));
+    let lan = Permitted::of(own);
+    narrow.lan.inbound.retain(|rule| lan.inbound(rule));
+    narrow.lan.outbound.retain(|rule| lan.outbound(rule));
     narrow.forward.retain(|port| own.forward.contains(port));
     narrow.private.retain(|net| private(own, *net));
     narrow
@@ -131,12 +160,38 @@ fn with(own: &Config, offer: &Offer) -> Config {
     config
 }
 
-fn inbound(own: &Config, rule: &Inbound) -> bool {
-    own.lan.inbound.iter().any(|known| known.covers(rule))
+/// The LAN exceptions of the warden's configuration, to be looked up: an engine may offer thousands, and must not keep
+/// the warden busy.
+struct Permitted {
+    inbound: HashSet<(Port, Ipv4Network)>,
+    outbound: HashSet<(Port, Ipv4Addr)>,
 }
 
-fn outbound(own: &Config, rule: &Outbound) -> bool {
-    own.lan.outbound.contains(rule)
+impl Permitted {
+    fn of(own: &Config) -> Self {
+        let inbound = own.lan.inbound.iter();
+        let outbound = own.lan.outbound.iter();
+        Self {
+            inbound: inbound
+                .map(|rule| (rule.to(), masked(rule.from())))
+                .collect(),
+            outbound: outbound.map(|rule| (rule.port(), rule.to())).collect(),
+        }
+    }
+
+    /// Whether a network that is permitted holds the whole of this one.
+    fn inbound(&self, rule: &Inbound) -> bool {
+        let ip = rule.from().ip();
+        let wider =
+            (0..=rule.from().prefix()).filter_map(|prefix| Ipv4Network::new(ip, prefix).ok());
+        wider
+            .map(masked)
+            .any(|network| self.inbound.contains(&(rule.to(), network)))
+    }
+
+    fn outbound(&self, rule: &Outbound) -> bool {
+        self.outbound.contains(&(rule.port(), rule.to()))
+    }
 }
 
 fn private(own: &Config, network: Ipv4Network) -> bool {
@@ -198,6 +253,10 @@ mod tests {
         refused(|o| o.lan.outbound[0] = example::outbound("172.30.0.20", "tcp/139"));
         refused(|o| o.forward = vec![6882]);
         refused(|o| o.private = vec!["10.0.0.0/8".parse().unwrap()]);
+        let one = offer().lan.inbound[0].clone();
+        let many = refused(|o| o.lan.inbound = vec![one.clone(); MOST_EXCEPTIONS + 1]);
+        assert!(many.contains("is the most"), "{many}");
+        refused(|o| o.addresses = vec!["10.64.0.2/32".parse().unwrap(); MOST + 1]);
         let narrower =
             |o: &mut Offer| o.lan.inbound[0] = example::inbound("192.168.1.7/32", "tcp/8080");
         let mut offer = offer();

@@ -4,6 +4,7 @@
     reason = "the enums of netlink are not ours and not exhaustive"
 )]
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -325,8 +326,9 @@ pub fn configure(tunnel: &Tunnel) -> Result<(), RtnlError> {
     ];
     let what = format!("ip link set dev {device} mtu {mtu} txqueuelen {tx_queue}");
     set(message, &what)?;
+    let mut rtnl = Rtnl::open()?;
     for address in addresses {
-        change_address(index, device, *address, AddressChange::Replace)?;
+        change_address(&mut rtnl, index, device, *address, AddressChange::Replace)?;
     }
     set_up(device)?;
     // Only now does the list, which is of devices that are up, hold them.
@@ -334,7 +336,13 @@ pub fn configure(tunnel: &Tunnel) -> Result<(), RtnlError> {
         .into_iter()
         .filter(|address| &address.device == device && !addresses.contains(&address.network));
     for address in stale {
-        change_address(index, device, address.network, AddressChange::Remove)?;
+        change_address(
+            &mut rtnl,
+            index,
+            device,
+            address.network,
+            AddressChange::Remove,
+        )?;
     }
     Ok(())
 }
@@ -352,16 +360,15 @@ pub fn localhost(networks: &[Ipv4Network]) -> Result<(), RtnlError> {
     let index = index(&name)?;
     set_up(&name)?;
     let own = |address: &Address| address.device == name && !address.network.ip().is_loopback();
-    let present: Vec<_> = addresses()?.into_iter().filter(own).collect();
-    for network in networks {
-        if !present.iter().any(|address| address.network == *network) {
-            change_address(index, &name, *network, AddressChange::Replace)?;
-        }
+    let present = addresses()?.into_iter().filter(own);
+    let present: HashSet<_> = present.map(|address| address.network).collect();
+    let wanted: HashSet<_> = networks.iter().copied().collect();
+    let mut rtnl = Rtnl::open()?;
+    for network in networks.iter().filter(|it| !present.contains(it)) {
+        change_address(&mut rtnl, index, &name, *network, AddressChange::Replace)?;
     }
-    for address in present {
-        if !networks.contains(&address.network) {
-            change_address(index, &name, address.network, AddressChange::Remove)?;
-        }
+    for network in present.difference(&wanted) {
+        change_address(&mut rtnl, index, &name, *network, AddressChange::Remove)?;
     }
     Ok(())
 }
@@ -388,6 +395,7 @@ enum AddressChange {
 }
 
 fn change_address(
+    rtnl: &mut Rtnl,
     index: u32,
     device: &IfName,
     address: Ipv4Network,
@@ -395,12 +403,12 @@ fn change_address(
 ) -> Result<(), RtnlError> {
     let message = address_message(index, address.into());
     match change {
-        AddressChange::Replace => Rtnl::open()?.change(
+        AddressChange::Replace => rtnl.change(
             RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_REPLACE,
             &format!("ip -4 address replace {address} dev {device}"),
         ),
-        AddressChange::Remove => Rtnl::open()?.change(
+        AddressChange::Remove => rtnl.change(
             RouteNetlinkMessage::DelAddress(message),
             0,
             &format!("ip -4 address del {address} dev {device}"),

@@ -12,9 +12,11 @@ use crate::sys::fault;
 use crate::sys::netlink::Netlink;
 
 mod known;
+mod pace;
 mod readback;
 mod reading;
 
+pub use pace::Pace;
 pub use readback::{CheckError, Counter, Totals, counters, is_there, owner};
 use reading::Reading;
 

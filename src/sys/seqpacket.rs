@@ -181,6 +181,13 @@ mod tests {
         let mut buffer = [0; 100];
         fdpass::receive(&theirs, &mut buffer).unwrap();
         assert_eq!(unread(&ours), 0);
+        // Descriptors to the listener's end are not even sent, or are refused where the kernel is older.
+        if fdpass::send(&theirs, b"take this", &[listener.as_fd()]).is_ok() {
+            assert!(fdpass::receive_bytes(&ours, &mut buffer).is_err());
+        }
+        fdpass::send(&ours, b"take this", &[listener.as_fd()]).unwrap();
+        let (_, fds) = fdpass::receive(&theirs, &mut buffer).unwrap().unwrap();
+        assert_eq!(fds.len(), 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::link::Facts;
 
 /// What is known now, counters read anew.
 pub(super) fn facts(hands: &mut Hands, guard: &Guard) -> Facts {
-    hands.count(guard);
+    hands.count_if_due(guard);
     let (leaks, last_leak) = hands.record.leaks();
     let mut facts = Facts {
         armed: guard.is_armed(),

@@ -22,6 +22,7 @@ use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::link::Ipv6Fact;
 use crate::net::IfName;
 use crate::plan::Plan;
+use crate::sys::nft::Pace;
 use crate::sys::{chain, link, route, socket, sysctl};
 
 /// The parts. Each owns its state; none knows another.
@@ -41,6 +42,8 @@ pub(super) struct Hands {
     /// When a probe was last refused by the rules on every device: milliseconds since 1970.
     pub(super) proven: Option<u64>,
     pub(super) armed_in: Duration,
+    /// How often counters are worth reading.
+    pace: Pace,
     /// Found by accounting and probes, not yet told to the guard.
     found: Vec<Seen>,
     /// Number of the last order that was performed.
@@ -69,6 +72,7 @@ impl Hands {
             ipv6: Ipv6Fact::default(),
             proven: None,
             armed_in,
+            pace: Pace::default(),
             found: Vec::new(),
             number: 0,
             routes_were_planned: false,
@@ -152,12 +156,20 @@ impl Hands {
         }
     }
 
+    /// As [`Hands::count`], unless reading the counters takes so long that it is not done each time.
+    pub(super) fn count_if_due(&mut self, guard: &Guard) {
+        if self.pace.is_due(Instant::now()) {
+            self.count(guard);
+        }
+    }
+
     /// Adds what the rules in force have counted to what those before them had, and holds it against what was sent.
     pub(super) fn count(&mut self, guard: &Guard) {
         let sent = {
             let scope = scope(&self.rules, guard);
             self.accounting.traffic(&scope)
         };
+        let began = Instant::now();
         let counted = match self.rules.count() {
             Ok(counted) => counted,
             Err(error) => {
@@ -165,6 +177,7 @@ impl Hands {
                 return;
             }
         };
+        self.pace.note(began, Instant::now());
         let scope = scope(&self.rules, guard);
         let seen = self
             .accounting

@@ -40,6 +40,24 @@ fn an_error_shows_the_line_and_what_would_be_right() {
 }
 
 #[test]
+fn more_exceptions_than_the_kernel_is_given_are_refused_in_words() {
+    let toml = |count: usize| {
+        let one = "{ to = \"172.31.0.1\", port = \"tcp/445\" },".to_owned();
+        format!("[lan]\noutbound = [{}]\n", one.repeat(count))
+    };
+    load_toml(&toml(16_384)).unwrap();
+    let errors = load_toml(&toml(16_385)).unwrap_err();
+    let [error] = errors.diagnostics() else {
+        panic!("{errors}");
+    };
+    assert_eq!(error.place.key(), "lan.outbound");
+    assert_eq!(
+        error.wrong,
+        "there are 16385 LAN exceptions, and 16384 is the most"
+    );
+}
+
+#[test]
 fn all_errors_are_reported_at_once_in_the_order_of_their_lines() {
     let toml =
         "[log]\nlevel = \"loud\"\nfromat = \"text\"\n[tunnel]\nmtu = 1\ndevice = \"\"\n[nat]\n";
