@@ -119,7 +119,7 @@ fn a_route_or_rule_that_beats_ours_is_undone() {
     let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
     let clean = || {
         let (routes, rules) = (lab.app("ip -4 route"), lab.app("ip rule"));
-        !routes.contains("172.30.0.66") && !routes.contains("nhid") && rules.lines().count() == 10
+        !routes.contains("172.30.0.66") && !routes.contains("nhid") && rules.lines().count() == 11
     };
     assert!(clean(), "{}{}", lab.app("ip -4 route"), lab.app("ip rule"));
     lab.app("ip nexthop add id 5 via 172.30.0.1 dev eth0 onlink");

@@ -39,6 +39,7 @@ fn a_route_pushed_by_the_lan_loses_to_the_tunnel() {
             "ipproto udp dport 53",
             "ipproto udp sport 40001",
             "ipproto udp sport 40001 dport 65535",
+            "from 10.64.0.2 ipproto udp",
         ];
         // Not even before it is undone.
         for packet in packets {

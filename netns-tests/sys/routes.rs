@@ -134,8 +134,9 @@ fn routes_and_rules_are_those_of_the_plan() {
             "30322:\tnot from all ipproto udp lookup 30322",
             "30323:\tfrom all ipproto udp sport 1-65534 lookup 30322",
             "30324:\tfrom all ipproto udp dport 1-65534 lookup 30322",
-            "30325:\tfrom all lookup main suppress_prefixlength 0",
-            "30326:\tfrom all lookup 30322",
+            "30325:\tnot from 0.0.0.0 lookup 30322",
+            "30326:\tfrom all lookup main suppress_prefixlength 0",
+            "30327:\tfrom all lookup 30322",
         ] {
             assert!(rules.contains(rule), "{rules}");
         }

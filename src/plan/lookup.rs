@@ -14,6 +14,8 @@ struct Question {
     from_port: u16,
     to_port: u16,
     mark: u32,
+    /// Whether it has a source address already.
+    sourced: bool,
     /// Whether only routes of a link count: a route is added, and its router looked up.
     of_link: bool,
 }
@@ -23,6 +25,7 @@ fn falls_under(question: Question, rule: &Rule) -> bool {
     let packets = match rule.packets {
         Packets::All => true,
         Packets::Udp => udp,
+        Packets::WithoutSource => !question.sourced,
         Packets::UdpFromPort => udp && PORTS.contains(&question.from_port),
         Packets::UdpToPort => udp && PORTS.contains(&question.to_port),
         Packets::Flow(flow) => {
@@ -81,10 +84,12 @@ const ANY: Question = Question {
     from_port: 0,
     to_port: 0,
     mark: 0,
+    sourced: false,
     of_link: false,
 };
 
-/// What programs send: everything but UDP without ports, and UDP from and to port 65535.
+/// What programs send: everything but UDP without ports, and UDP from and to port 65535. And what the firewall asks for
+/// the way back of UDP.
 fn packets() -> Vec<Question> {
     let others = [0, 1, 6, 132, 255].map(|protocol| Question { protocol, ..ANY });
     let ports = [(1, 0), (65534, 53), (40000, 65535), (65535, 1), (0, 65534)];
@@ -94,7 +99,13 @@ fn packets() -> Vec<Question> {
         to_port,
         ..ANY
     });
-    [others, udp].concat()
+    let way_back = Question {
+        protocol: 17,
+        sourced: true,
+        ..ANY
+    };
+    let all = others.into_iter().chain(udp).chain([way_back]);
+    all.collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Policy rules, written as `ip` writes them, and what is still to do about them.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::{Range, RangeInclusive};
 
 use super::{MAIN, MARKED, PRIORITY, PROGRAMS, Plan, Route};
@@ -49,6 +49,8 @@ pub enum Packets {
     UdpToPort,
     /// Those of one flow.
     Flow(Flow),
+    /// Those that have no source address yet.
+    WithoutSource,
 }
 
 /// One UDP flow, seen from our side.
@@ -123,9 +125,10 @@ impl Rule {
 ///
 /// What is no packet asks the main table first, for the networks in it: by which link a router is reached that is to
 /// be the next default route (Docker asks so before it sets one). The kernel takes such a question for UDP without
-/// ports (`inet_rtm_getroute`, net/ipv4/route.c). A packet of UDP without ports is sent by a raw socket only, and one
-/// from and to port 65535 cannot be told from it: those two may be routed to a network of the main table, and the
-/// firewall refuses them there.
+/// ports and source (`inet_rtm_getroute`, net/ipv4/route.c). The firewall asks for the way back of UDP without ports too,
+/// but with a source (`nft_fib4_eval`, net/ipv4/netfilter/nft_fib_ipv4.c). A packet of UDP without ports is sent by a
+/// raw socket only, and one from and to port 65535 cannot be told from it: those two may be routed to a network of
+/// the main table, and the firewall refuses them there.
 pub(super) fn rules(mark: Fwmark, hole: Option<&Hole>) -> Vec<Rule> {
     let mut rules = vec![Rule::marked(PRIORITY, mark)];
     rules.extend(hole.map(|hole| Rule::flow(PRIORITY + 1, hole)));
@@ -142,10 +145,14 @@ pub(super) fn rules(mark: Fwmark, hole: Option<&Hole>) -> Vec<Rule> {
         of(3, Packets::UdpFromPort),
         of(4, Packets::UdpToPort),
         Rule {
-            longer_than: Some(0),
-            ..Rule::all(PRIORITY + 5, MAIN)
+            inverted: true,
+            ..of(5, Packets::WithoutSource)
         },
-        programs(6),
+        Rule {
+            longer_than: Some(0),
+            ..Rule::all(PRIORITY + 6, MAIN)
+        },
+        programs(7),
     ]);
     rules
 }
@@ -177,7 +184,11 @@ fn beats_ours(rule: &Rule, routes: &[Route], plan: &Plan) -> bool {
     let mark = plan.rules.iter().find_map(|ours| ours.mark);
     let remote = plan.rules.iter().find_map(|ours| match ours.packets {
         Packets::Flow(flow) => Some(*flow.remote.ip()),
-        Packets::All | Packets::Udp | Packets::UdpFromPort | Packets::UdpToPort => None,
+        Packets::All
+        | Packets::Udp
+        | Packets::UdpFromPort
+        | Packets::UdpToPort
+        | Packets::WithoutSource => None,
     });
     let ours = mark.is_some_and(|mark| rule.takes(mark));
     let uplink = plan.uplink.as_ref().map(|uplink| &uplink.device);
@@ -220,6 +231,7 @@ impl fmt::Display for Packets {
         match self {
             Self::All => Ok(()),
             Self::Udp => write!(f, " ipproto {udp}"),
+            Self::WithoutSource => write!(f, " from {}", Ipv4Addr::UNSPECIFIED),
             Self::UdpFromPort => write!(f, " ipproto {udp} sport {first}-{last}"),
             Self::UdpToPort => write!(f, " ipproto {udp} dport {first}-{last}"),
             Self::Flow(Flow {

@@ -4,7 +4,7 @@
     reason = "the enums of netlink are not ours and not exhaustive"
 )]
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, Nla as _};
 use netlink_packet_route::rule::{
@@ -95,6 +95,11 @@ fn encode_rule(rule: &Rule) -> RuleMessage {
     match packets {
         Packets::All => {}
         Packets::Udp => message.attributes.push(udp),
+        Packets::WithoutSource => {
+            let source = RuleAttribute::Source(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            message.header.src_len = 32;
+            message.attributes.push(source);
+        }
         Packets::UdpFromPort => {
             let from = RuleAttribute::SourcePortRange(ports);
             message.attributes.extend([udp, from]);
@@ -122,7 +127,7 @@ fn encode_rule(rule: &Rule) -> RuleMessage {
 
 fn decode_rule(message: &RuleMessage) -> Rule {
     let header = &message.header;
-    let plain = header.src_len == 0 && header.tos == 0 && header.action == RuleAction::ToTable;
+    let plain = header.tos == 0 && header.action == RuleAction::ToTable;
     let mut rule = Rule {
         priority: 0,
         inverted: header.flags.contains(RuleFlags::Invert),
@@ -138,6 +143,7 @@ fn decode_rule(message: &RuleMessage) -> Rule {
         attribute.emit_value(&mut value);
         value
     };
+    let mut from = None;
     let (mut to, mut from_ports, mut to_ports, mut protocol) = (None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -146,6 +152,7 @@ fn decode_rule(message: &RuleMessage) -> Rule {
             RuleAttribute::FwMark(mark) => rule.mark = Some(Fwmark(*mark)),
             RuleAttribute::FwMask(mask) => rule.mask = *mask,
             RuleAttribute::Destination(IpAddr::V4(ip)) if header.dst_len == 32 => to = Some(*ip),
+            RuleAttribute::Source(IpAddr::V4(ip)) if header.src_len == 32 => from = Some(*ip),
             RuleAttribute::SourcePortRange(range) => from_ports = Some((range.start, range.end)),
             RuleAttribute::DestinationPortRange(range) => to_ports = Some((range.start, range.end)),
             RuleAttribute::IpProtocol(number) => protocol = Some(*number),
@@ -159,19 +166,39 @@ fn decode_rule(message: &RuleMessage) -> Rule {
             _ => rule.other = true,
         }
     }
-    let unknown_to = header.dst_len > 0 && to.is_none();
+    let unknown = (header.dst_len > 0 && to.is_none()) || (header.src_len > 0 && from.is_none());
+    let conditions = (protocol, from, to, from_ports, to_ports);
+    let packets = packets(conditions).filter(|_| !unknown);
+    rule.other |= packets.is_none();
+    rule.packets = packets.unwrap_or(Packets::All);
+    rule
+}
+
+/// Protocol, source, destination and ports of either end, each where the rule names it.
+type Conditions = (
+    Option<IpProtocol>,
+    Option<Ipv4Addr>,
+    Option<Ipv4Addr>,
+    Option<(u16, u16)>,
+    Option<(u16, u16)>,
+);
+
+/// `None` where none of our rules has such conditions.
+fn packets(conditions: Conditions) -> Option<Packets> {
     let all = (*PORTS.start(), *PORTS.end());
-    let packets = match (protocol, to, from_ports, to_ports) {
-        (None, None, None, None) => Some(Packets::All),
-        (Some(IpProtocol::Udp), None, None, None) => Some(Packets::Udp),
-        (Some(IpProtocol::Udp), None, Some(ports), None) if ports == all => {
+    let udp = Some(IpProtocol::Udp);
+    match conditions {
+        (None, None, None, None, None) => Some(Packets::All),
+        (None, Some(Ipv4Addr::UNSPECIFIED), None, None, None) => Some(Packets::WithoutSource),
+        (protocol, None, None, None, None) if protocol == udp => Some(Packets::Udp),
+        (protocol, None, None, Some(from), None) if protocol == udp && from == all => {
             Some(Packets::UdpFromPort)
         }
-        (Some(IpProtocol::Udp), None, None, Some(ports)) if ports == all => {
+        (protocol, None, None, None, Some(to)) if protocol == udp && to == all => {
             Some(Packets::UdpToPort)
         }
-        (Some(IpProtocol::Udp), Some(to), Some(from), Some(port))
-            if from.0 == from.1 && port.0 == port.1 =>
+        (protocol, None, Some(to), Some(from), Some(port))
+            if protocol == udp && from.0 == from.1 && port.0 == port.1 =>
         {
             Some(Packets::Flow(Flow {
                 source_port: from.0,
@@ -179,8 +206,5 @@ fn decode_rule(message: &RuleMessage) -> Rule {
             }))
         }
         _ => None,
-    };
-    rule.other |= packets.is_none() || unknown_to;
-    rule.packets = packets.unwrap_or(Packets::All);
-    rule
+    }
 }

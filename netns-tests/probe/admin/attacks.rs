@@ -78,7 +78,8 @@ pub const PROBES: &[Probe] = &[
                            ip rule del priority 30322
                            ip rule del priority 30323
                            ip rule del priority 30324
-                           ip rule del priority 30326";
+                           ip rule del priority 30325
+                           ip rule del priority 30327";
             attack(token, changes, volley, "")
         },
     },
