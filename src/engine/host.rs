@@ -12,6 +12,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{debug, error, info, warn};
 
 use super::EngineError;
+use super::confirm::{Commands, Heard};
 use super::lookup::look_up;
 use super::portal::Portal;
 use super::rate::Rate;
@@ -19,11 +20,9 @@ use super::status::{self, Parts};
 use super::uplink::Uplink;
 use crate::config::{Config, Host as Name, PublicKey};
 use crate::control::api::{Report, Status, Topology};
-use crate::gateway::{Action, Command, Event, Gateway};
+use crate::gateway::{Action, Event, Gateway};
 use crate::leak::evidence::Evidence;
-use crate::link::{
-    Decline, Facts, Health, Link, LinkError, Listener, Offer, ToEngine, ToWarden, Visitor,
-};
+use crate::link::{Decline, Facts, Link, LinkError, Listener, Offer, ToEngine, ToWarden, Visitor};
 use crate::metrics::Sample;
 use crate::net::{Fwmark, Stamp};
 use crate::policy::{IntoTunnel, Permit};
@@ -32,26 +31,20 @@ use crate::wireguard::{Device, PeerSetup};
 
 /// The engine's hands.
 pub(super) struct Host {
-    link: Link,
-    uplink: Uplink,
+    pub(super) link: Link,
+    pub(super) uplink: Uplink,
     /// The LAN exceptions of the sealed topology.
-    portal: Portal,
+    pub(super) portal: Portal,
     /// A configuration that the warden was asked to agree to.
     offered: Option<Config>,
     device: Arc<Device>,
-    config: Config,
+    pub(super) config: Config,
     mtu: u16,
     facts: Facts,
     /// When they came.
-    heard: Instant,
-    /// Whether the log has said that the warden is silent.
-    silent: bool,
-    /// What operators said, by number: who waits to hear that it is in force.
-    commands: BTreeMap<u64, oneshot::Sender<Result<Status, String>>>,
-    /// What the warden said of them, not yet passed on.
-    confirmed: Vec<(u64, Result<(), String>)>,
-    /// Number of the last command.
-    commanded: u64,
+    pub(super) heard: Heard,
+    /// What operators said.
+    pub(super) commands: Commands,
     /// What the sensors saw last.
     evidence: Vec<Evidence>,
     /// Number of the last question to the warden; an answer to an older one is stale.
@@ -104,11 +97,8 @@ impl Host {
             config,
             mtu,
             facts,
-            heard: now,
-            silent: false,
-            commands: BTreeMap::new(),
-            confirmed: Vec::new(),
-            commanded: 0,
+            heard: Heard::at(now),
+            commands: Commands::default(),
             evidence: Vec::new(),
             found,
             asked: 0,
@@ -217,11 +207,11 @@ impl Host {
             }
             ToEngine::Health(_) => Err(EngineError::Protocol("health, unasked".to_owned())),
             ToEngine::Done { id } => {
-                self.confirmed.push((id, Ok(())));
+                self.commands.became(id, Ok(()));
                 Ok(None)
             }
             ToEngine::NotDone { id, why } => {
-                self.confirmed.push((id, Err(why)));
+                self.commands.became(id, Err(why));
                 Ok(None)
             }
             ToEngine::Listen(listener) => {
@@ -232,7 +222,7 @@ impl Host {
             ToEngine::Blocked(reason) => Ok(Some(Event::Blocked(reason))),
             ToEngine::Facts(facts) => {
                 self.facts = *facts;
-                self.heard = now;
+                self.heard.at = now;
                 Ok(None)
             }
             ToEngine::Evidence(evidence) => {
@@ -306,46 +296,6 @@ impl Host {
         Ok(None)
     }
 
-    /// Passes on what an operator said. He hears that it is so when the warden says that it is in force.
-    pub(super) async fn command(
-        &mut self,
-        command: Command,
-        answer: Option<oneshot::Sender<Result<Status, String>>>,
-    ) -> Result<(), LinkError> {
-        self.commanded += 1;
-        let id = self.commanded;
-        // Those who waited too long have hung up, so there are never more than connections.
-        self.commands.retain(|_, waiting| !waiting.is_closed());
-        if let Some(answer) = answer {
-            self.commands.insert(id, answer);
-        }
-        let operator = ToWarden::Operator { id, command };
-        self.link.send(&operator, &[]).await
-    }
-
-    /// Tells operators what the warden said of their commands.
-    pub(super) fn pass_on(&mut self, gateway: &Gateway, now: Instant) {
-        for (id, outcome) in std::mem::take(&mut self.confirmed) {
-            if let Some(answer) = self.commands.remove(&id) {
-                // Whoever asked may have hung up.
-                let _ = answer.send(outcome.map(|()| self.status(gateway, now)));
-            }
-        }
-    }
-
-    /// Says once when the warden falls silent, and when it speaks again.
-    pub(super) fn watch_warden(&mut self, now: Instant) {
-        let silent = now.saturating_duration_since(self.heard) > status::FRESH;
-        match (self.silent, silent) {
-            (false, true) => {
-                error!("the warden is silent: whether the rules are in force is not confirmed")
-            }
-            (true, false) => info!("the warden speaks again"),
-            (false, false) | (true, true) => {}
-        }
-        self.silent = silent;
-    }
-
     /// The next LAN client of a published port.
     pub(super) async fn visitor(&self) -> Visitor {
         self.portal.visitor().await
@@ -367,23 +317,6 @@ impl Host {
     /// Ends every connection to and from the LAN that is passed on.
     pub(super) fn cut(&mut self) {
         self.portal.cut();
-    }
-
-    /// Tells the warden what a health check beside it is to say, and opens exceptions that are not open.
-    pub(super) async fn tell_health(
-        &mut self,
-        gateway: &Gateway,
-        now: Instant,
-    ) -> Result<(), LinkError> {
-        if let Uplink::Own(_) = self.uplink {
-            self.portal.follow(&self.config.lan);
-        }
-        let status = self.status(gateway, now);
-        let health = Health {
-            ready: status.ready(),
-            line: status.summary(),
-        };
-        self.link.send(&ToWarden::Health(health), &[]).await
     }
 
     /// Notes why the next tunnel is opened.
@@ -514,7 +447,7 @@ impl Host {
         status::compose(&Parts {
             config: &self.config,
             facts: &self.facts,
-            facts_age: now.saturating_duration_since(self.heard),
+            facts_age: now.saturating_duration_since(self.heard.at),
             topology: match self.uplink {
                 Uplink::Warden => Topology::Shared,
                 Uplink::Own(_) => Topology::Sealed,

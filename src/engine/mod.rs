@@ -4,6 +4,7 @@
 //! warden's to say, and everything that changes the kernel is asked for over the [`Link`]. In the sealed topology
 //! it lives in the uplink's namespace and opens its own way to the server ([`run_sealed`]).
 
+mod confirm;
 mod host;
 mod lookup;
 mod outside;
@@ -249,7 +250,7 @@ async fn work(
             () = time::sleep_until(due.into()) => core.handle(Event::Timeout).await?,
             _ = tick.tick() => {
                 core.host.sample(Instant::now());
-                core.host.watch_warden(Instant::now());
+                core.host.heard.watch(Instant::now());
                 core.host.tell_health(&core.gateway, Instant::now()).await?;
             }
         }
