@@ -22,6 +22,7 @@ impl Guard {
         let kernel = &mut self.kernel;
         kernel.number += 1;
         kernel.ordered = policy.clone();
+        kernel.settled = false;
         kernel.stage = match (&self.latch, kernel.stage) {
             (_, Stage::LinksDown) => Stage::LinksDown,
             (Some(_), _) => Stage::DenyAll,

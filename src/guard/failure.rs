@@ -30,6 +30,7 @@ impl Guard {
         }
         let kernel = &mut self.kernel;
         kernel.in_force = Some(kernel.ordered.clone());
+        kernel.settled = true;
         kernel.routes_wanting = routes.is_some();
         if kernel.stage == Stage::LinksDown {
             kernel.stage = Stage::DenyAll;

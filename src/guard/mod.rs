@@ -79,6 +79,8 @@ struct Kernel {
     ordered: Policy,
     /// The policy that the kernel confirmed; `None` while it is not known which rules it holds.
     in_force: Option<Policy>,
+    /// Whether the newest order was confirmed.
+    settled: bool,
     /// Whether routes and rules of the newest order are all in place.
     routes_wanting: bool,
     stage: Stage,

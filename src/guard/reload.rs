@@ -35,13 +35,13 @@ impl Trial {
 
 impl Guard {
     /// Remembers the way back, before a change that may be refused. A change that follows one without an answer
-    /// leads back to before the first.
+    /// leads back to before the first. A permission that nobody has confirmed yet is on no way back.
     pub(super) fn begin(&mut self) {
         if self.trial.is_none() {
             self.trial = Some(Trial {
                 config: Box::new(self.config.clone()),
                 sealed: self.sealed.clone().map(Box::new),
-                grant: self.grant,
+                grant: self.grant.filter(|_| self.kernel.settled),
             });
         }
     }

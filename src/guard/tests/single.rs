@@ -188,6 +188,17 @@ fn an_outcome_that_was_overtaken_confirms_nothing() {
 }
 
 #[test]
+fn no_way_back_leads_to_what_nobody_has_confirmed() {
+    let mut guard = open();
+    let now = Instant::now();
+    // What was open is ordered again, and a new configuration comes before the kernel has answered.
+    let _ = guard.handle(Event::Look, now);
+    let doing = guard.handle(Event::Reloaded(Box::new(elsewhere())), now);
+    let doing = refuse(&mut guard, &doing);
+    assert!(!is_open(&orders(&doing)[0].policy));
+}
+
+#[test]
 fn a_device_that_goes_on_leaking_is_set_down_until_an_operator_connects() {
     let mut guard = open();
     let now = Instant::now();
