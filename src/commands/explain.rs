@@ -41,7 +41,7 @@ pub fn run(policy: &Policy, target: &str, out: &mut dyn Write) -> anyhow::Result
         )?;
         if let Some(rule) = decision.rule {
             let rule = rule.to_string().replace(" packets 0 bytes 0", "");
-            writeln!(out, "    inet vpngw {}: {rule}", decision.hook.as_str())?;
+            writeln!(out, "    inet vpngw {}: {rule}", decision.hook.chain())?;
         }
     }
     Ok(())

@@ -80,6 +80,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             armed: facts.armed,
             armed_in_microseconds: facts.armed_in_microseconds,
             raw_frames: facts.egress_hook,
+            lacks: facts.lacks.clone(),
             blocked_packets: facts.blocked.values().map(|count| count.packets).sum(),
             blocked_by_reason,
         },

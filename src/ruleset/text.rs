@@ -4,9 +4,7 @@ use std::fmt;
 
 use ipnetwork::Ipv4Network;
 
-use super::{
-    Chain, End, Hook, LOG_BYTES, LOG_CAPTURE, Match, PROTOCOLS, Rule, Ruleset, TABLE, Table,
-};
+use super::{Chain, End, LOG_BYTES, LOG_CAPTURE, Match, PROTOCOLS, Rule, Ruleset, TABLE, Table};
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,9 +27,8 @@ impl fmt::Display for Table {
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.hook.as_str();
-        writeln!(f, "\tchain {name} {{")?;
-        write!(f, "\t\ttype filter hook {name} ")?;
+        writeln!(f, "\tchain {} {{", self.name())?;
+        write!(f, "\t\ttype filter hook {} ", self.hook.as_str())?;
         match self.devices.as_slice() {
             [] => {}
             [device] => write!(f, "device \"{device}\" ")?,
@@ -40,7 +37,7 @@ impl fmt::Display for Chain {
                 write!(f, "devices = {{ {} }} ", names.join(", "))?;
             }
         }
-        let priority = if self.hook == Hook::Prerouting {
+        let priority = if self.hook.is_early() {
             "raw"
         } else {
             "filter"
@@ -68,6 +65,9 @@ impl fmt::Display for Rule {
                 f,
                 "log prefix \"{reason}\" group {group} snaplen {LOG_BYTES} log prefix \"{reason}\" group {LOG_CAPTURE} "
             )?;
+        }
+        if self.untracked {
+            f.write_str("notrack ")?;
         }
         write!(f, "{} comment \"{reason}\"", self.end)
     }
@@ -122,7 +122,6 @@ impl fmt::Display for Match {
                      @th,224,16 {source_port:#x} @th,240,16 {port:#x}"
                 )
             }
-            Self::Related => f.write_str("ct state related"),
             Self::Reply => f.write_str("ct direction reply"),
             Self::OriginalDestinationPort(port) => write!(f, "ct original proto-dst {port}"),
             Self::Established => f.write_str("ct state established"),
