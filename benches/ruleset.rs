@@ -39,7 +39,8 @@ fn ruleset(c: &mut Criterion) {
     let policy = policy().expect("every literal is valid");
     let devices: [IfName; 1] = ["eth0".parse().expect("a device name")];
     let bare = Kernel {
-        modules: false,
+        log: false,
+        reject: false,
         ..Kernel::FULL
     };
     c.bench_function("deny_all, encoded", |b| {

@@ -26,6 +26,7 @@ use vpngw::sys::fault::{Transaction, order};
 use vpngw::sys::nft::{self, ApplyError, Armed, CheckError};
 
 mod frames;
+mod many;
 mod packets;
 mod verdicts;
 pub(crate) mod wire;
@@ -173,7 +174,7 @@ pub(crate) fn without_owner(listed: &str) -> Vec<&str> {
 }
 
 /// Line by line, so that a difference can be read.
-fn assert_listed(ruleset: &Ruleset) {
+pub(crate) fn assert_listed(ruleset: &Ruleset) {
     let (listed, ours) = (sh("nft", &["list", "ruleset"]), ruleset.to_string());
     let listed = without_owner(&listed);
     let ours: Vec<_> = ours.lines().filter(|line| !line.is_empty()).collect();
@@ -194,13 +195,14 @@ fn two_devices() -> Ns {
 fn nft_prints_what_we_loaded() {
     let devices = [name("eth0"), name("eth1")];
     let bare = Kernel {
-        modules: false,
+        log: false,
+        reject: false,
         ..kernel()
     };
     let no_hook = Kernel {
         egress_hook: false,
         absent_devices: false,
-        modules: true,
+        ..Kernel::FULL
     };
     let older = Kernel {
         absent_devices: false,
@@ -356,7 +358,7 @@ fn arming_takes_under_five_milliseconds_and_covers_every_device() {
         assert!(least < Duration::from_millis(5), "{least:?}");
         let mut armed = once_free(nft::arm);
         assert_eq!(nft::probe(&mut armed).unwrap(), kernel());
-        assert!(armed.egress_hook && kernel().modules);
+        assert!(armed.egress_hook && kernel().log && kernel().reject);
         let mut devices = armed.devices.clone();
         devices.sort();
         assert_eq!(devices, [name("eth0"), name("eth1")]);

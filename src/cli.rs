@@ -110,6 +110,9 @@ pub enum Command {
         /// Print it as JSON
         #[arg(long)]
         json: bool,
+        /// Send a raw frame even where it may leave: a running gateway then blocks everything
+        #[arg(long)]
+        raw: bool,
     },
     /// Say which guarantees hold here, which do not and why, and what to change; exit 1 if not all
     ///

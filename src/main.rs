@@ -49,7 +49,14 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         },
         Command::Status(flags) => status::run(shared.socket(), flags.output()),
         Command::Leaks { json } => leaks::run(shared.socket(), json),
-        Command::Leaktest { json } => leaktest::run(json),
+        Command::Leaktest { json, raw } => {
+            let raw = if raw {
+                leaktest::RawFrame::Always
+            } else {
+                leaktest::RawFrame::WhereHeld
+            };
+            leaktest::run(json, raw, shared.socket())
+        }
         Command::Doctor { json } => doctor::run(shared.socket(), json),
         Command::Blocked(flags) => blocked::run(shared.socket(), flags.output()),
         Command::Capture(flags) => capture::run(&flags.wanted()),

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use socket2::SockRef;
 use vpngw::net::IfName;
-use vpngw::ruleset::{Batch, Hold, Kernel, Part, Ruleset};
+use vpngw::ruleset::{Batch, Hold, Kernel, Lack, Part, Ruleset};
 use vpngw::sys::fault::{Transaction, order};
-use vpngw::sys::nft::{self, ApplyError};
+use vpngw::sys::nft::{self, ApplyError, Armed};
 
 use crate::rules::wire::{Wire, frame, udp};
 use crate::rules::{Ns, ip, kernel, name, policy, sh, without_owner};
@@ -34,12 +34,7 @@ fn devices() -> [IfName; 2] {
 
 /// What is loaded before anything is known of the kernel.
 fn first_transaction() -> Batch {
-    let kernel = Kernel {
-        egress_hook: true,
-        absent_devices: false,
-        modules: false,
-    };
-    Ruleset::deny_all(&devices(), kernel).encode(Hold::Keep)
+    Ruleset::deny_all(&devices(), Kernel::FIRST).encode(Hold::Keep)
 }
 
 /// What becomes of a datagram and of a raw frame.
@@ -211,8 +206,7 @@ fn answers_that_do_not_fit_the_socket_are_no_success() {
 fn a_kernel_without_the_egress_hook_gets_everything_else() {
     let bare = Kernel {
         egress_hook: false,
-        absent_devices: false,
-        modules: false,
+        ..Kernel::FIRST
     };
     uplink().run(|| {
         order(Some(Transaction::NoEgressHook));
@@ -220,7 +214,7 @@ fn a_kernel_without_the_egress_hook_gets_everything_else() {
         assert!(!armed.egress_hook);
         armed.check(&Ruleset::deny_all(&devices(), bare)).unwrap();
         let kernel = nft::probe(&mut armed).unwrap();
-        assert!(!kernel.egress_hook && kernel.modules);
+        assert!(!kernel.egress_hook && kernel.log && kernel.reject);
         armed
             .apply(&Ruleset::of(&policy(), &devices(), kernel))
             .unwrap();
@@ -235,6 +229,105 @@ fn a_kernel_without_the_egress_hook_gets_everything_else() {
         );
         let tables = sh("nft", &["list", "tables"]);
         assert_eq!(tables, "table inet vpngw\ntable arp vpngw\n");
+    });
+}
+
+/// The hook is asked for by a device; without one it is asked for by loopback.
+#[test]
+fn a_kernel_without_the_egress_hook_is_found_out_without_a_device() {
+    let ns = Ns::new();
+    ns.run(|| {
+        order(Some(Transaction::NoEgressHook));
+        let mut armed = nft::arm().unwrap();
+        let kernel = nft::probe(&mut armed).unwrap();
+        assert_eq!(kernel, armed.kernel());
+        assert!(!kernel.egress_hook && !kernel.absent_devices && !armed.egress_hook);
+        assert_eq!(kernel.lacks(), [Lack::EgressHook]);
+        let tables = || sh("nft", &["list", "tables"]);
+        assert_eq!(tables(), "table inet vpngw\ntable arp vpngw\n");
+        // A device comes: the rules for it load.
+        ip("link add eth0 type veth peer name far0");
+        let ruleset = Ruleset::of(&policy(), &devices(), kernel);
+        armed.apply(&ruleset).unwrap();
+        armed.check(&ruleset).unwrap();
+        order(None);
+    });
+    // The control: this kernel has the hook, and is found to without a device too.
+    Ns::new().run(|| {
+        let mut armed = nft::arm().unwrap();
+        assert_eq!(nft::probe(&mut armed).unwrap(), kernel());
+        assert!(armed.egress_hook);
+    });
+}
+
+#[test]
+fn a_kernel_without_log_or_reject_is_told_apart_and_holds_all_the_same() {
+    for (fault, missing) in [
+        (Transaction::NoLog, Lack::Log),
+        (Transaction::NoReject, Lack::Reject),
+    ] {
+        uplink().run(|| {
+            order(Some(fault));
+            let mut armed = nft::arm().unwrap();
+            let kernel = nft::probe(&mut armed).unwrap();
+            assert_eq!(kernel.lacks(), [missing]);
+            let ruleset = Ruleset::of(&policy(), &devices(), kernel);
+            armed.apply(&ruleset).unwrap();
+            order(None);
+            armed.check(&ruleset).unwrap();
+            assert_eq!(leaves(), CLOSED);
+            let listed = rules();
+            assert_eq!(listed.contains("log prefix"), missing == Lack::Reject);
+            assert_eq!(listed.contains("reject with"), missing == Lack::Log);
+        });
+    }
+}
+
+#[test]
+fn a_kernel_without_nf_tables_is_told_and_armed_without_rules_everything_is_taken() {
+    uplink().run(|| {
+        order(Some(Transaction::NoTables));
+        let error = nft::arm().unwrap_err();
+        assert!(error.no_rules(), "{error}");
+        assert!(nft::ask(&devices()).unwrap_err().no_rules());
+        order(None);
+        let mut armed = Armed::without_rules();
+        let kernel = nft::probe(&mut armed).unwrap();
+        assert_eq!(kernel, Kernel::NONE);
+        let ruleset = Ruleset::of(&policy(), &devices(), kernel);
+        armed.apply(&ruleset).unwrap();
+        armed.check(&ruleset).unwrap();
+        assert!(armed.counters().unwrap().is_empty());
+        assert!(armed.close(&[], kernel).unwrap().uncovered.is_empty());
+        assert!(!armed.has_rules() && !armed.owned());
+        assert_eq!(sh("nft", &["list", "ruleset"]), "");
+    });
+}
+
+/// `vpngw plan` asks beside a gateway that owns its tables.
+#[test]
+fn asking_what_the_kernel_takes_changes_nothing() {
+    uplink().run(|| {
+        let armed = nft::arm().unwrap();
+        let (held, number) = (rules(), nft::generation().unwrap());
+        let asked = nft::ask(&devices()).unwrap();
+        let wanted = Kernel {
+            absent_devices: false,
+            ..kernel()
+        };
+        assert_eq!(asked, wanted);
+        order(Some(Transaction::NoEgressHook));
+        assert!(!nft::ask(&devices()).unwrap().egress_hook);
+        assert!(!nft::ask(&[]).unwrap().egress_hook);
+        order(None);
+        assert_eq!((rules(), nft::generation().unwrap()), (held, number));
+        drop(armed);
+        assert_eq!(leaves(), CLOSED);
+    });
+    // Nor does it close what is open.
+    uplink().run(|| {
+        nft::ask(&devices()).unwrap();
+        assert_eq!((leaves(), rules().as_str()), (OPEN, ""));
     });
 }
 

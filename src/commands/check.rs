@@ -130,6 +130,7 @@ mod tests {
         control.socket                           /run/vpngw/vpngw.sock                         default
         sealed.socket                            /run/vpngw/warden.sock                        default
         sealed.engine_user                       65534                                         default
+        sealed.without_rules                     false                                         default
         log.level                                info                                          default
         log.format                               text                                          default
 

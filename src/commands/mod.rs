@@ -19,6 +19,7 @@ pub mod exec;
 pub mod exit;
 pub mod explain;
 pub mod healthcheck;
+mod kernel;
 pub mod leaks;
 pub mod leaktest;
 mod lines;

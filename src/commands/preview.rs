@@ -8,10 +8,10 @@ use anyhow::Context;
 use super::exit::Failure;
 use super::load;
 use crate::config::{Config, Host};
-use crate::net::{Fwmark, Uplink};
+use crate::net::{Fwmark, IfName, Uplink};
 use crate::plan::Plan;
 use crate::policy::{Hole, Holes, Policy};
-use crate::ruleset::{Kernel, Ruleset};
+use crate::ruleset::{Kernel, Lack, Ruleset};
 use crate::sys::{nft, route};
 
 /// Stands for the source port of our socket, which is picked at random when it opens.
@@ -25,10 +25,21 @@ pub struct Preview {
     pub uplink: Option<Uplink>,
     /// What may flow.
     pub policy: Policy,
-    /// The same in nftables terms.
+    /// The same in nftables terms, for `kernel`.
     pub ruleset: Ruleset,
+    /// What the rules are for.
+    pub kernel: Asked,
     /// The rest of what changes.
     pub plan: Plan,
+}
+
+/// For which kernel rules are composed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// This one, which said that it takes them; and what they have to do without.
+    This(Vec<Lack>),
+    /// One with all that is used: this one was not asked, for this reason.
+    Another(String),
 }
 
 /// Looks at configuration and namespace; changes nothing.
@@ -58,11 +69,7 @@ pub fn preview(config: Option<&Path>) -> Result<Preview, Failure> {
         Some(uplink) => Policy::of(&config, uplink, holes).map_err(Failure::usage)?,
         None => Policy::without_uplink(&config),
     };
-    // What can be loaded anywhere.
-    let kernel = Kernel {
-        absent_devices: false,
-        ..Kernel::FULL
-    };
+    let (kernel, asked) = ask(&devices);
     let ruleset = Ruleset::of(&policy, &devices, kernel);
     let plan = Plan::of(&config, uplink.as_ref(), mark, hole.as_ref());
     Ok(Preview {
@@ -70,8 +77,23 @@ pub fn preview(config: Option<&Path>) -> Result<Preview, Failure> {
         uplink,
         policy,
         ruleset,
+        kernel: asked,
         plan,
     })
+}
+
+/// What this kernel takes. Names of devices to come are left out: they are of no use to a reader.
+fn ask(devices: &[IfName]) -> (Kernel, Asked) {
+    match nft::ask(devices) {
+        Ok(kernel) => (kernel, Asked::This(kernel.lacks())),
+        Err(error) => {
+            let all = Kernel {
+                absent_devices: false,
+                ..Kernel::FULL
+            };
+            (all, Asked::Another(error.to_string()))
+        }
+    }
 }
 
 /// The first server that is known by address. A name is looked up only when the gateway runs.

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::thread::CapabilitySet;
 
 use super::exit::{Code, Failure};
 use super::{block_on, load, log};
 use crate::config::{Config, Errors, Loaded};
+use crate::ruleset::Lack;
 use crate::sys::notify::Notify;
 use crate::sys::{host, link, nft, privilege};
 use crate::warden::{self, Engines, Start, StartError};
@@ -65,24 +66,19 @@ pub(super) fn guard(
     place: Place,
     begun: Instant,
 ) -> Result<Code, Failure> {
-    let armed = arm(place)?;
+    let armed = first_act(place, half.engines)?;
     let armed_in = begun.elapsed();
 
     let Some(first) = read(config, &half) else {
         return Ok(Code::Usage);
     };
     log::start(first.log);
-    tracing::info!(
-        microseconds = armed_in.as_micros(),
-        raw_frames = armed.egress_hook,
-        "armed"
-    );
-    if !armed.egress_hook {
-        tracing::warn!(
-            "this kernel has no netdev egress hook (Linux 5.16): a program with CAP_NET_RAW can \
-             send raw frames past the rules; take NET_RAW from joined programs"
-        );
-    }
+    let mut armed = match armed {
+        Some(armed) => armed,
+        None if first.sealed.without_rules => nft::Armed::without_rules(),
+        None => return Err(Failure::usage(anyhow::anyhow!(WITHOUT_RULES))),
+    };
+    say_what_it_has(&mut armed, armed_in, half.engines)?;
     privilege::no_dumps().map_err(anyhow::Error::from)?;
     privilege::keep_only(half.keep).map_err(anyhow::Error::from)?;
 
@@ -107,6 +103,55 @@ pub(super) fn guard(
     }
 }
 
+/// [`arm`]; `None` for a sealed namespace on a kernel without rules. Nothing leads out of it either way, and its
+/// configuration, which is not read yet, says whether that is enough.
+fn first_act(place: Place, engines: Engines) -> Result<Option<nft::Armed>, Failure> {
+    refuse_own_namespace(place)?;
+    match (nft::arm(), engines) {
+        (Ok(armed), _) => Ok(Some(armed)),
+        (Err(error), Engines::Awaited) if error.no_rules() => {
+            let leads = |it: &link::Device| it.up && it.leads_out;
+            match link::devices() {
+                Ok(devices) if !devices.iter().any(leads) => Ok(None),
+                Ok(_) | Err(_) => Err(unarmed(error)),
+            }
+        }
+        (Err(error), Engines::Awaited | Engines::Started) => Err(unarmed(error)),
+    }
+}
+
+/// Asks what else of the kernel's the rules can use, and says what they have to do without.
+fn say_what_it_has(
+    armed: &mut nft::Armed,
+    armed_in: Duration,
+    engines: Engines,
+) -> Result<(), Failure> {
+    let kernel = nft::probe(armed).map_err(|error| {
+        let error = anyhow::Error::from(error);
+        Failure::usage(
+            error.context("deny-all is in force and stays so; nothing beyond it could be loaded"),
+        )
+    })?;
+    tracing::info!(
+        microseconds = armed_in.as_micros(),
+        rules = kernel.rules,
+        raw_frames = kernel.egress_hook,
+        "armed"
+    );
+    for lack in kernel.lacks() {
+        let cure = lack.cure();
+        match (lack, engines) {
+            (Lack::EgressHook, Engines::Awaited) => {
+                tracing::info!("{lack}; a sealed namespace has no device that one could leave by")
+            }
+            (Lack::EgressHook, Engines::Started) | (Lack::Rules | Lack::Log | Lack::Reject, _) => {
+                tracing::warn!(cure, "{lack}")
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Closes the namespace, and says so where that does not work: for arguments that cannot be read.
 pub fn close() {
     if let Err(Failure { error, .. }) = arm(Place::MadeForUs) {
@@ -125,11 +170,22 @@ pub enum Place {
 
 /// The first act. A machine's own namespace is left alone: closing it would cut the machine off.
 fn arm(place: Place) -> Result<nft::Armed, Failure> {
+    refuse_own_namespace(place)?;
+    nft::arm().map_err(unarmed)
+}
+
+fn refuse_own_namespace(place: Place) -> Result<(), Failure> {
     if place == Place::MadeForUs && host::may_be_own_namespace() {
         return Err(Failure::usage(anyhow::anyhow!(HOST)));
     }
-    nft::arm().map_err(unarmed)
+    Ok(())
 }
+
+const WITHOUT_RULES: &str = "this kernel has no nf_tables, so no rule can be in force, and the warden does not run \
+    without rules unless it is told to. Nothing leads out of this namespace either way, but without rules DNS to foreign \
+    resolvers (G7), IPv6 (G9), unasked connections from the tunnel (G11) and private networks (G12) are not held back. \
+    Load nf_tables on the machine (`modprobe nf_tables`); or, if that is enough for you, set `[sealed] without_rules = \
+    true` for the warden (VPNGW_SEALED_WITHOUT_RULES=true)";
 
 const HOST: &str = "this looks like the machine's own network namespace: closing it would cut the \
     machine off, so nothing was changed; run it in a container (without \
@@ -143,12 +199,20 @@ fn unarmed(error: nft::ApplyError) -> Failure {
             "a gateway runs in this namespace already (process {process}); nothing was changed"
         ));
     }
+    let cure = if error.no_rules() {
+        Lack::Rules.cure()
+    } else {
+        "the gateway needs CAP_NET_ADMIN and a kernel with nf_tables"
+    };
+    let alone = link::devices().is_ok_and(|devices| devices.iter().all(|it| it.loopback));
     let error = anyhow::Error::from(error);
     match link::all_down() {
-        Ok(()) => Failure::usage(error.context(
-            "the kill switch could not be armed, so every link was set down; the gateway needs \
-             CAP_NET_ADMIN and a kernel with nf_tables",
-        )),
+        Ok(()) if alone => Failure::usage(error.context(format!(
+            "the kill switch could not be armed; this namespace has no device but loopback, so nothing leads out; {cure}"
+        ))),
+        Ok(()) => Failure::usage(error.context(format!(
+            "the kill switch could not be armed, so every link was set down; {cure}"
+        ))),
         Err(down) => Failure::usage(error.context(format!(
             "the kill switch could not be armed, and links could not be set down ({down}): THIS \
              NAMESPACE IS OPEN; the gateway needs CAP_NET_ADMIN (`cap_add: [NET_ADMIN]`)"

@@ -198,7 +198,7 @@ fn raw<'a>(
         place: place(from, item.len()),
     };
     match kind {
-        Kind::Text | Kind::Number => {
+        Kind::Text | Kind::Number | Kind::Flag => {
             let trimmed = text.trim();
             Raw::One(written(text.len() - text.trim_start().len(), trimmed))
         }

@@ -42,6 +42,7 @@ pub(crate) fn config() -> Config {
         sealed: Sealed {
             socket: "/run/vpngw/warden.sock".into(),
             engine_user: 65534,
+            without_rules: false,
         },
         log: Log {
             level: LogLevel::Info,

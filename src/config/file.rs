@@ -138,7 +138,7 @@ impl Reader<'_> {
         let place = self.text.place(path, span);
         let texts;
         let raw = match key.kind() {
-            Kind::Text | Kind::Number => {
+            Kind::Text | Kind::Number | Kind::Flag => {
                 let Some(text) = self.scalar(path, value, key.kind()) else {
                     return;
                 };
@@ -212,6 +212,13 @@ impl Reader<'_> {
         value: &'v Value<'_>,
         kind: Kind,
     ) -> Option<Cow<'v, str>> {
+        if kind == Kind::Flag {
+            let flag = value.get_ref().as_bool();
+            if flag.is_none() {
+                self.wrong_type(path, value, "true or false");
+            }
+            return flag.map(|flag| Cow::Borrowed(if flag { "true" } else { "false" }));
+        }
         let number = matches!(kind, Kind::Number | Kind::Numbers);
         let wanted = if number {
             "a whole number"

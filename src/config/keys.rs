@@ -7,6 +7,8 @@ pub(super) enum Kind {
     Text,
     /// A whole number.
     Number,
+    /// Yes or no.
+    Flag,
     /// A list of texts.
     Texts,
     /// A list of whole numbers.
@@ -32,12 +34,13 @@ pub(super) enum Key {
     ControlSocket,
     SealedSocket,
     SealedEngineUser,
+    SealedWithoutRules,
     LogLevel,
     LogFormat,
 }
 
 impl Key {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Wireguard,
         Self::TunnelDevice,
         Self::TunnelMtu,
@@ -52,6 +55,7 @@ impl Key {
         Self::ControlSocket,
         Self::SealedSocket,
         Self::SealedEngineUser,
+        Self::SealedWithoutRules,
         Self::LogLevel,
         Self::LogFormat,
     ];
@@ -73,6 +77,7 @@ impl Key {
             Self::ControlSocket => "control.socket",
             Self::SealedSocket => "sealed.socket",
             Self::SealedEngineUser => "sealed.engine_user",
+            Self::SealedWithoutRules => "sealed.without_rules",
             Self::LogLevel => "log.level",
             Self::LogFormat => "log.format",
         }
@@ -89,6 +94,7 @@ impl Key {
     pub(super) fn kind(self) -> Kind {
         match self {
             Self::TunnelMtu | Self::SealedEngineUser => Kind::Number,
+            Self::SealedWithoutRules => Kind::Flag,
             Self::TunnelPrivate => Kind::Texts,
             Self::ForwardPorts => Kind::Numbers,
             Self::LanInbound => Kind::Pairs("from", "to"),

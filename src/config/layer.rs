@@ -32,6 +32,7 @@ pub(super) struct Layer {
     pub(super) control: Option<At<PathBuf>>,
     pub(super) sealed_socket: Option<At<PathBuf>>,
     pub(super) engine_user: Option<At<u32>>,
+    pub(super) without_rules: Option<At<bool>>,
     pub(super) level: Option<At<LogLevel>>,
     pub(super) format: Option<At<LogFormat>>,
 }
@@ -74,6 +75,7 @@ impl Layer {
             Key::ControlSocket => self.control = raw.one(value::socket, notes),
             Key::SealedSocket => self.sealed_socket = raw.one(value::socket, notes),
             Key::SealedEngineUser => self.engine_user = raw.one(value::user, notes),
+            Key::SealedWithoutRules => self.without_rules = raw.one(value::flag, notes),
             Key::LogLevel => self.level = raw.one(value::level, notes),
             Key::LogFormat => self.format = raw.one(value::format, notes),
             Key::TunnelPrivate => self.private = Some(at(raw.list(value::network, notes), place)),
@@ -112,6 +114,7 @@ impl Layer {
             control: self.control.or(below.control),
             sealed_socket: self.sealed_socket.or(below.sealed_socket),
             engine_user: self.engine_user.or(below.engine_user),
+            without_rules: self.without_rules.or(below.without_rules),
             level: self.level.or(below.level),
             format: self.format.or(below.format),
         }

@@ -164,6 +164,8 @@ pub struct Sealed {
     pub socket: PathBuf,
     /// The only user, as the warden's namespace numbers it, whose engine it takes.
     pub engine_user: u32,
+    /// Whether the warden runs on a kernel without nf_tables: the namespace has no way out, and no rule is in force.
+    pub without_rules: bool,
 }
 
 /// `[log]`

@@ -86,6 +86,7 @@ fn compose(
     let sealed = Sealed {
         socket: origins.path("sealed.socket", layer.sealed_socket.as_ref(), SEALED_SOCKET),
         engine_user: origins.value("sealed.engine_user", layer.engine_user.as_ref(), NOBODY),
+        without_rules: origins.value("sealed.without_rules", layer.without_rules.as_ref(), false),
     };
     let log = Log {
         level: origins.choice("log.level", layer.level.as_ref(), LogLevel::Info, level),

@@ -366,6 +366,11 @@ pub(super) fn offload(text: &str) -> Parsed<Offload> {
     choice(text, &[("auto", Offload::Auto), ("off", Offload::Off)])
 }
 
+/// `true` or `false`.
+pub(super) fn flag(text: &str) -> Parsed<bool> {
+    choice(text, &[("true", true), ("false", false)])
+}
+
 /// A log level.
 pub(super) fn level(text: &str) -> Parsed<LogLevel> {
     use LogLevel::{Debug, Error, Info, Trace, Warn};

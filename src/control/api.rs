@@ -11,6 +11,7 @@ use crate::config::{Inbound, Offload, Outbound, PublicKey};
 use crate::gateway::BlockReason;
 use crate::leak::evidence::Found;
 use crate::net::IfName;
+use crate::ruleset::Lack;
 
 pub use crate::leak::stopped::{Line, Report};
 
@@ -159,6 +160,9 @@ pub struct KillSwitch {
     pub armed_in_microseconds: u64,
     /// Whether raw frames are stopped too (netdev egress hook).
     pub raw_frames: bool,
+    /// What the rules have to do without in this kernel: `rules`, `egress_hook`, `log`, `reject`.
+    #[serde(default)]
+    pub lacks: Vec<Lack>,
     /// Packets stopped since start.
     pub blocked_packets: u64,
     /// The same by reason.

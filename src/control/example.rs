@@ -39,6 +39,7 @@ pub(crate) fn connected() -> Status {
             unconfirmed_seconds: None,
             armed_in_microseconds: 3184,
             raw_frames: true,
+            lacks: Vec::new(),
             blocked_packets: 1284,
             blocked_by_reason: [("dns", 1031), ("ipv6", 201), ("private", 40), ("other", 12)]
                 .map(|(reason, packets)| (reason.to_owned(), packets))

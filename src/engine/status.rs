@@ -88,6 +88,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             unconfirmed_seconds: (parts.facts_age > FRESH).then(|| parts.facts_age.as_secs_f64()),
             armed_in_microseconds: facts.armed_in_microseconds,
             raw_frames: facts.egress_hook,
+            lacks: facts.lacks.clone(),
             blocked_packets: facts.blocked.values().map(|count| count.packets).sum(),
             blocked_by_reason,
         },

@@ -13,6 +13,7 @@ use crate::leak::evidence::{Evidence, Found};
 use crate::leak::stopped::Report;
 use crate::net::{Fwmark, IfName, Stamp, Stamps, Uplink};
 use crate::policy::Permit;
+use crate::ruleset::Lack;
 
 /// Version of the protocol. Both halves must speak the same one.
 pub const VERSION: u32 = 3;
@@ -265,6 +266,9 @@ pub struct Facts {
     pub armed_in_microseconds: u64,
     /// Whether the kernel has the netdev egress hook (Linux 5.16), the second layer.
     pub egress_hook: bool,
+    /// What the rules have to do without in this kernel.
+    #[serde(default)]
+    pub lacks: Vec<Lack>,
     /// The uplink, if there is one.
     pub uplink: Option<Uplink>,
     /// Bytes of the largest packet the tunnel device takes now; 0 before it is known.

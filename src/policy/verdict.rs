@@ -278,7 +278,7 @@ fn input(policy: &Policy, packet: &Packet<'_>) -> Verdict {
     if let Some(reason) = packet.hole_it_answers(policy) {
         return accept(reason);
     }
-    if packet.flow.reply && packet.is_too_big_for_the_path(policy) {
+    if packet.is_too_big_for_the_path(policy) {
         return accept(Reason::Endpoint);
     }
     if let Some(tunnel) = policy.tunnel.as_ref().filter(|t| t.device == device.name)

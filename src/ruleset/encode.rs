@@ -47,6 +47,8 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// What each message is about, by its sequence number.
     pub parts: Vec<Part>,
+    /// The sequence number of the message whose acknowledgement speaks for all.
+    pub acknowledged: usize,
 }
 
 /// Whose the tables are before a transaction and after it. The kernel takes a table of one kind for another
@@ -81,11 +83,11 @@ impl fmt::Display for Part {
             Self::Whole => f.write_str("the transaction"),
             Self::Table(family) => write!(f, "table {} {TABLE}", family.as_str()),
             Self::Chain(family, hook) => {
-                let (family, hook) = (family.as_str(), hook.as_str());
+                let (family, hook) = (family.as_str(), hook.chain());
                 write!(f, "chain {family} {TABLE} {hook}")
             }
             Self::Rule(family, hook, number, reason) => {
-                let (family, hook) = (family.as_str(), hook.as_str());
+                let (family, hook) = (family.as_str(), hook.chain());
                 write!(
                     f,
                     "rule {number} (`{reason}`) of chain {family} {TABLE} {hook}"
@@ -106,6 +108,21 @@ impl Ruleset {
     }
 }
 
+impl Ruleset {
+    /// The batch that asks whether the kernel takes this ruleset, and changes nothing: tables of another name, and
+    /// no end, without which the kernel gives up what it has checked (nfnetlink_rcv_batch,
+    /// net/netfilter/nfnetlink.c). `nft --check` asks in the same way.
+    pub fn encode_trial(&self) -> Batch {
+        let mut writer = Writer::begin();
+        writer.name = TRIAL;
+        for table in &self.tables {
+            writer.replace(table, Hold::Share);
+        }
+        writer.acknowledge();
+        writer.batch()
+    }
+}
+
 /// The batch that deletes our tables of these families. One that is not there is added first, so that
 /// deleting it is no error.
 pub fn clear(families: &[Family], hold: Hold) -> Batch {
@@ -117,31 +134,50 @@ pub fn clear(families: &[Family], hold: Hold) -> Batch {
     writer.end()
 }
 
+/// What the tables of a trial are called: ours may belong to a gateway that runs.
+const TRIAL: &str = "vpngw_trial";
+
 struct Writer {
+    name: &'static str,
     bytes: Vec<u8>,
     parts: Vec<Part>,
+    /// Where the last message begins, and the number of the one that asks for an answer.
     last: usize,
+    acknowledged: usize,
 }
 
 impl Writer {
     fn begin() -> Self {
         let mut writer = Self {
+            name: TABLE,
             bytes: Vec::with_capacity(16 * 1024),
             parts: Vec::with_capacity(64),
             last: 0,
+            acknowledged: 0,
         };
         writer.message(BEGIN, 0, (0, NFTABLES), Part::Whole, |_| {});
         writer
     }
 
     fn end(mut self) -> Batch {
+        self.acknowledge();
+        self.message(END, 0, (0, NFTABLES), Part::Whole, |_| {});
+        self.batch()
+    }
+
+    /// Asks for an answer to the last message.
+    fn acknowledge(&mut self) {
         let flags = self.last + 6;
         let acked = u16::from_ne_bytes([self.bytes[flags], self.bytes[flags + 1]]) | ACK;
         self.bytes[flags..flags + 2].copy_from_slice(&acked.to_ne_bytes());
-        self.message(END, 0, (0, NFTABLES), Part::Whole, |_| {});
+        self.acknowledged = self.parts.len() - 1;
+    }
+
+    fn batch(self) -> Batch {
         Batch {
             bytes: self.bytes,
             parts: self.parts,
+            acknowledged: self.acknowledged,
         }
     }
 
@@ -154,15 +190,16 @@ impl Writer {
         }
         for chain in &table.chains {
             for (at, rule) in chain.rules.iter().enumerate() {
-                self.rule(table.family, chain.hook, at + 1, rule);
+                self.rule(table.family, chain, at + 1, rule);
             }
         }
     }
 
     fn new_table(&mut self, family: Family, owned: bool) {
         let part = Part::Table(family);
+        let name = self.name;
         self.message(NEWTABLE, CREATE, (family.number(), 0), part, |message| {
-            put_str(message, 1, TABLE);
+            put_str(message, 1, name);
             if owned {
                 put_u32(message, TABLE_FLAGS, OWNED);
             }
@@ -171,24 +208,28 @@ impl Writer {
 
     fn delete_table(&mut self, family: Family) {
         let part = Part::Table(family);
+        let name = self.name;
         self.message(DELTABLE, 0, (family.number(), 0), part, |message| {
-            put_str(message, 1, TABLE);
+            put_str(message, 1, name);
         });
     }
 
     fn chain(&mut self, family: Family, chain: &Chain) {
         let part = Part::Chain(family, chain.hook);
+        let name = self.name;
         self.message(NEWCHAIN, CREATE, (family.number(), 0), part, |message| {
+            put_str(message, 1, name);
             put_chain(message, family, chain);
         });
     }
 
-    fn rule(&mut self, family: Family, hook: Hook, number: usize, rule: &Rule) {
-        let part = Part::Rule(family, hook, number, rule.reason);
+    fn rule(&mut self, family: Family, chain: &Chain, number: usize, rule: &Rule) {
+        let part = Part::Rule(family, chain.hook, number, rule.reason);
         let flags = CREATE | APPEND;
+        let name = self.name;
         self.message(NEWRULE, flags, (family.number(), 0), part, |message| {
-            put_str(message, 1, TABLE);
-            put_str(message, 2, hook.as_str());
+            put_str(message, 1, name);
+            put_str(message, 2, &chain.name());
             put_nested(message, 4, |list| put_rule(list, family, rule));
             put(message, 7, &comment(rule.reason));
         });
@@ -222,10 +263,9 @@ impl Writer {
     }
 }
 
-/// The attributes of a chain: what the kernel prints of one must hold them.
+/// The attributes of a chain but for its table: what the kernel prints of one must hold them.
 pub(super) fn put_chain(message: &mut Vec<u8>, family: Family, chain: &Chain) {
-    put_str(message, 1, TABLE);
-    put_str(message, 3, chain.hook.as_str());
+    put_str(message, 3, &chain.name());
     put_nested(message, 4, |hook| {
         put_u32(hook, 1, number(family, chain.hook));
         put_u32(hook, 2, priority(chain.hook).cast_unsigned());
@@ -260,20 +300,22 @@ fn number(family: Family, hook: Hook) -> u32 {
         (Family::Inet, Hook::Prerouting) => 0,
         (Family::Inet, Hook::Input) => 1,
         (Family::Inet, Hook::Forward) => 2,
-        (Family::Inet, Hook::Output) => 3,
+        (Family::Inet, Hook::OutputRaw | Hook::Output) => 3,
         (Family::Netdev, Hook::Egress) => 1,
         (Family::Arp, Hook::Input) => 0,
         (Family::Arp, Hook::Output) => 1,
         (Family::Inet, Hook::Egress)
-        | (Family::Netdev, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output)
-        | (Family::Arp, Hook::Prerouting | Hook::Forward | Hook::Egress) => u32::MAX,
+        | (
+            Family::Netdev,
+            Hook::Prerouting | Hook::Input | Hook::Forward | Hook::OutputRaw | Hook::Output,
+        )
+        | (Family::Arp, Hook::Prerouting | Hook::Forward | Hook::OutputRaw | Hook::Egress) => {
+            u32::MAX
+        }
     }
 }
 
 /// `NF_IP_PRI_RAW` and `NF_IP_PRI_FILTER` (linux/netfilter_ipv4.h).
 fn priority(hook: Hook) -> i32 {
-    match hook {
-        Hook::Prerouting => -300,
-        Hook::Input | Hook::Forward | Hook::Output | Hook::Egress => 0,
-    }
+    if hook.is_early() { -300 } else { 0 }
 }

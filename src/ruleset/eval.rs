@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{End, Family, Hook, Match, Rule, Ruleset};
+use super::{Chain, End, Family, Hook, Match, Rule, Ruleset};
 use crate::net::{IfName, Transport};
 use crate::policy::{DeviceKind, Direction, Flow, Protocol};
 
@@ -22,7 +22,7 @@ impl Ruleset {
     /// What the `inet` chains do with `flow`. Its way back is taken as right (`fib`).
     pub fn decide(&self, flow: &Flow) -> Decision<'_> {
         let hooks: &[Hook] = match flow.direction {
-            Direction::Out => &[Hook::Output],
+            Direction::Out => &[Hook::OutputRaw, Hook::Output],
             Direction::In => &[Hook::Prerouting, Hook::Input],
             Direction::Forward => &[Hook::Prerouting, Hook::Forward],
         };
@@ -43,14 +43,21 @@ impl Ruleset {
         last
     }
 
-    /// What the chain on this hook does, if there is one. `egress` is netdev's, all others are inet's.
+    /// What the chain on this hook does, if there is one. `egress` is netdev's, and hangs on devices; all
+    /// others are inet's.
     pub(super) fn at(&self, hook: Hook, flow: &Flow) -> Option<Decision<'_>> {
         let family = match hook {
             Hook::Egress => Family::Netdev,
-            Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output => Family::Inet,
+            Hook::Prerouting | Hook::Input | Hook::Forward | Hook::OutputRaw | Hook::Output => {
+                Family::Inet
+            }
         };
         let table = self.tables.iter().find(|t| t.family == family)?;
-        let chain = table.chains.iter().find(|chain| chain.hook == hook)?;
+        let here = |chain: &&Chain| {
+            chain.hook == hook
+                && (hook != Hook::Egress || chain.devices.contains(&flow.device.name))
+        };
+        let chain = table.chains.iter().find(here)?;
         let rule = chain.rules.iter().find(|rule| rule.applies(flow));
         let accept = rule.map_or(chain.accept, |rule| rule.end == End::Accept);
         Some(Decision { accept, hook, rule })
@@ -96,9 +103,7 @@ impl Match {
                     }
             }
             Self::New => !flow.reply,
-            Self::Reply | Self::Related | Self::Established | Self::EstablishedOrRelated => {
-                flow.reply
-            }
+            Self::Reply | Self::Established | Self::EstablishedOrRelated => flow.reply,
             // A reply comes from the port that its connection was opened to.
             Self::OriginalDestinationPort(port) => flow
                 .protocol

@@ -106,6 +106,9 @@ pub(super) fn put_rule(buffer: &mut Vec<u8>, family: Family, rule: &Rule) {
             });
         }
     }
+    if rule.untracked {
+        list.bare("notrack");
+    }
     list.end(rule.end);
 }
 
@@ -145,7 +148,6 @@ impl List<'_> {
                 remote,
             } => self.too_big(*source_port, *remote),
             Match::New => self.state(NEW),
-            Match::Related => self.state(RELATED),
             Match::Reply => self.direction_reply(),
             Match::OriginalDestinationPort(port) => self.original_port(*port),
             Match::Established => self.state(ESTABLISHED),
@@ -178,6 +180,11 @@ impl List<'_> {
             put_str(element, NAME, name);
             put_nested(element, DATA, fill);
         });
+    }
+
+    /// An expression without attributes. The kernel prints it without an empty list of them, so none is sent.
+    fn bare(&mut self, name: &str) {
+        put_nested(self.buffer, ELEMENT, |element| put_str(element, NAME, name));
     }
 
     /// Sets the verdict register: `NF_DROP` or `NF_ACCEPT` (linux/netfilter.h).

@@ -11,17 +11,18 @@ use crate::policy::{Policy, Reason};
 /// whatever its sender likes.
 const ARP: u32 = 14 + 28;
 
-/// `NFT_NETDEVICE_MAX` (include/net/netfilter/nf_tables.h).
-const MOST_DEVICES: usize = 256;
+/// How many devices one chain takes: fewer than `NFT_NETDEVICE_MAX`, which is 256 and refused with EFBIG
+/// (nf_tables_parse_netdev_hooks, net/netfilter/nf_tables_api.c; seen on Linux 6.18).
+const MOST_DEVICES: usize = 255;
 
 /// How many devices are expected.
 const EXPECTED: usize = 10;
 
 /// The second layer: sees frames by AF_PACKET, which no chain above sees. Without a device there is
-/// nothing to hang a chain on.
+/// nothing to hang a chain on; many devices take several chains, which are the same but for that.
 pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec<Chain> {
     let mut devices = devices.to_vec();
-    if kernel.absent_devices && devices.len() + EXPECTED < MOST_DEVICES {
+    if kernel.absent_devices {
         let tunnel = policy.tunnel.as_ref().map(|tunnel| &tunnel.device);
         devices.extend(expected().filter(|name| Some(name) != tunnel));
     }
@@ -30,7 +31,7 @@ pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec
     if devices.is_empty() {
         return Vec::new();
     }
-    let log = kernel.modules.then_some(LOG_EGRESS);
+    let log = kernel.log.then_some(LOG_EGRESS);
     let raw = |matches: &[Match]| Rule {
         matches: matches.to_vec(),
         log,
@@ -62,10 +63,13 @@ pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec
     }
     rules.extend(PROTOCOLS.map(|(p, _)| raw(&[Match::Carries(p)])));
     rules.push(raw(&[]));
-    vec![Chain {
-        devices,
-        ..chain(Hook::Egress, rules)
-    }]
+    let parts = devices.chunks(MOST_DEVICES).enumerate();
+    let part = |(number, devices): (usize, &[IfName])| Chain {
+        number,
+        devices: devices.to_vec(),
+        ..chain(Hook::Egress, rules.clone())
+    };
+    parts.map(part).collect()
 }
 
 /// What Docker and Podman call the devices that they give to a container: a network that is connected while the gateway

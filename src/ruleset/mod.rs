@@ -13,12 +13,14 @@ mod encode;
 mod eval;
 mod expression;
 mod frames;
+mod kernel;
 mod rules;
 pub mod stored;
 mod text;
 
 pub use encode::{Batch, Hold, OWNED, Part, clear};
 pub use eval::Decision;
+pub use kernel::{Kernel, Lack};
 
 /// The name of each of our tables.
 pub const TABLE: &str = "vpngw";
@@ -45,27 +47,6 @@ pub const LOG_BYTES: u32 = 128;
 /// The protocols that are counted apart where a rule is for all of them, with the word of each in nft
 /// text (IANA protocol numbers).
 pub const PROTOCOLS: [(u8, &str); 3] = [(6, "tcp"), (17, "udp"), (1, "icmp")];
-
-/// What this kernel has. The least is what the first act of the process may count on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel {
-    /// The netdev egress hook (Linux 5.16).
-    pub egress_hook: bool,
-    /// A chain takes names of devices that are not there yet, and is on them when they come (Linux 6.16).
-    pub absent_devices: bool,
-    /// `log group` and `reject`: modules of their own, which a kernel may lack. Without them what is
-    /// refused is dropped.
-    pub modules: bool,
-}
-
-impl Kernel {
-    /// All that is used.
-    pub const FULL: Self = Self {
-        egress_hook: true,
-        absent_devices: true,
-        modules: true,
-    };
-}
 
 /// All our tables: the whole of what is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +78,10 @@ pub enum Family {
 /// A base chain of type `filter`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// Its name and the hook it hangs on.
+    /// The hook it hangs on.
     pub hook: Hook,
+    /// Which of the chains on this hook it is, from 0: a chain takes so many devices only.
+    pub number: usize,
     /// Whether a packet that no rule decides passes.
     pub accept: bool,
     /// For [`Hook::Egress`]: the devices. Sorted, and empty for all other hooks.
@@ -107,7 +90,7 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// Where a chain hangs. Each chain is named like its hook.
+/// Where a chain hangs, and at which priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
     /// Before routing, at priority `raw`.
@@ -116,6 +99,8 @@ pub enum Hook {
     Input,
     /// Neither from here nor to here.
     Forward,
+    /// From a program here, before connection tracking: at priority `raw`.
+    OutputRaw,
     /// From a program here.
     Output,
     /// Frames about to be handed to a device, whoever made them.
@@ -132,6 +117,8 @@ pub struct Rule {
     /// Group that gets a copy (NFLOG), with the reason as prefix; of all but [`LOG_INPUT`] [`LOG_CAPTURE`] gets
     /// another one.
     pub log: Option<u16>,
+    /// Connection tracking does not see the packet (`notrack`).
+    pub untracked: bool,
     /// What becomes of the packet.
     pub end: End,
     /// Its comment.
@@ -205,8 +192,6 @@ pub enum Match {
     },
     /// `ct state new`
     New,
-    /// `ct state related`
-    Related,
     /// `ct direction reply`
     Reply,
     /// `ct original proto-dst 8080`
@@ -266,22 +251,58 @@ impl Family {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Prerouting,
         Self::Input,
         Self::Forward,
+        Self::OutputRaw,
         Self::Output,
         Self::Egress,
     ];
 
-    /// The word in nft text, and the name of the chain.
+    /// The word in nft text.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
             Self::Input => "input",
             Self::Forward => "forward",
-            Self::Output => "output",
+            Self::OutputRaw | Self::Output => "output",
             Self::Egress => "egress",
+        }
+    }
+
+    /// The name of the first chain on it.
+    pub fn chain(self) -> &'static str {
+        match self {
+            Self::OutputRaw => "output_raw",
+            Self::Prerouting | Self::Input | Self::Forward | Self::Output | Self::Egress => {
+                self.as_str()
+            }
+        }
+    }
+
+    /// The hook of a chain of ours by its name.
+    pub fn of_chain(name: &str) -> Option<Self> {
+        let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        Self::ALL.into_iter().find(|hook| hook.chain() == name)
+    }
+
+    /// Whether it comes before connection tracking. A chain there takes packets out of it and drops what
+    /// cannot be true; the others decide.
+    pub fn is_early(self) -> bool {
+        match self {
+            Self::Prerouting | Self::OutputRaw => true,
+            Self::Input | Self::Forward | Self::Output | Self::Egress => false,
+        }
+    }
+}
+
+impl Chain {
+    /// Its name: that of the hook, and from the second one on a number behind it.
+    pub fn name(&self) -> String {
+        match self.number {
+            0 => self.hook.chain().to_owned(),
+            more => format!("{}{}", self.hook.chain(), more + 1),
         }
     }
 }

@@ -23,12 +23,33 @@ impl Ruleset {
         Self::of(&Policy::default(), devices, kernel)
     }
 
+    /// Deny-all with an egress chain on loopback that passes everything: whether the kernel has that hook can be asked
+    /// without any other device, and loopback is never gone.
+    pub fn asking_for_egress() -> Self {
+        let mut asking = Self::deny_all(&[], Kernel::FIRST);
+        let chain = Chain {
+            accept: true,
+            devices: vec![lo()],
+            ..chain(Hook::Egress, Vec::new())
+        };
+        let netdev = |table: &&mut Table| table.family == Family::Netdev;
+        if let Some(table) = asking.tables.iter_mut().find(netdev) {
+            table.chains.push(chain);
+        }
+        asking
+    }
+
     /// The rules of this policy. `devices` are all but loopback and the tunnel; each gets the egress chain, where only
     /// the uplink has permissions. A kernel with [`Kernel::absent_devices`] puts it on `eth0` to `eth9` too, when they come.
+    /// One without nf_tables gets none.
     pub fn of(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Self {
+        if !kernel.rules {
+            return Self { tables: Vec::new() };
+        }
         let mut inet = Vec::new();
         if policy.uplink.is_some() || policy.tunnel.is_some() {
             inet.push(chain(Hook::Prerouting, prerouting(policy, kernel)));
+            inet.push(chain(Hook::OutputRaw, output_raw(policy)));
         }
         inet.push(chain(Hook::Input, input(policy, kernel)));
         inet.push(chain(Hook::Forward, forward()));
@@ -49,7 +70,8 @@ fn table(family: Family, chains: Vec<Chain>) -> Table {
 pub(super) fn chain(hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain {
         hook,
-        accept: hook == Hook::Prerouting,
+        number: 0,
+        accept: hook.is_early(),
         devices: Vec::new(),
         rules,
     }
@@ -60,6 +82,7 @@ fn rule<const N: usize>(reason: Reason, matches: [Match; N], end: End) -> Rule {
         matches: matches.into(),
         counted: true,
         log: None,
+        untracked: false,
         end,
         reason,
     }
@@ -71,6 +94,16 @@ pub(super) fn accept<const N: usize>(reason: Reason, matches: [Match; N]) -> Rul
 
 pub(super) fn drop<const N: usize>(reason: Reason, matches: [Match; N]) -> Rule {
     rule(reason, matches, End::Drop)
+}
+
+/// Past connection tracking, whose table whoever likes could fill otherwise. It is counted where it is
+/// decided about.
+fn untracked(rule: Rule) -> Rule {
+    Rule {
+        counted: false,
+        untracked: true,
+        ..rule
+    }
 }
 
 /// Loopback is not counted: nothing is to be learnt from it.
@@ -85,16 +118,13 @@ fn loopback(device: Match) -> Rule {
 /// opened hears of an ICMP error only when it tries again after a second (RFC 6298 section 2), of a reset at
 /// once. One that is open must outlive a block, so it is never reset.
 fn refuse<const N: usize>(reason: Reason, matches: [Match; N], kernel: Kernel) -> Rule {
-    if !kernel.modules {
-        return drop(reason, matches);
-    }
-    let end = if matches.contains(&Match::Opening) {
-        End::RejectReset
-    } else {
-        End::RejectProhibited
+    let end = match (kernel.reject, matches.contains(&Match::Opening)) {
+        (false, _) => End::Drop,
+        (true, true) => End::RejectReset,
+        (true, false) => End::RejectProhibited,
     };
     Rule {
-        log: Some(LOG_OUTPUT),
+        log: kernel.log.then_some(LOG_OUTPUT),
         ..rule(reason, matches, end)
     }
 }
@@ -109,16 +139,13 @@ fn host(ip: Ipv4Addr) -> Ipv4Network {
 }
 
 /// What cannot be true is dropped before anything looks at it. Replies of the endpoint and of the
-/// resolver come by the uplink although the main table leads to the tunnel, so they pass first.
+/// resolver come by the uplink although the tunnel is where packets go, so they pass first. Neither they
+/// nor loopback are tracked: each of their rules matches the packet alone.
 fn prerouting(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    let mut rules = vec![untracked(loopback(Match::In(lo())))];
     if let Some(uplink) = &policy.uplink {
-        // Counted in `input`.
         let replies = hole_replies(uplink).into_iter();
-        rules.extend(replies.chain(too_big(uplink)).map(|rule| Rule {
-            counted: false,
-            ..rule
-        }));
+        rules.extend(replies.chain(too_big(uplink)).map(untracked));
     }
     if let Some(tunnel) = &policy.tunnel {
         let device = &tunnel.device;
@@ -149,6 +176,15 @@ fn prerouting(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     rules
 }
 
+/// The same on the way out. An ordinary user fills the table over loopback in seconds; a flow that is not
+/// in it cannot be thrown out of it.
+fn output_raw(policy: &Policy) -> Vec<Rule> {
+    let ours = policy.uplink.as_ref().map(holes).unwrap_or_default();
+    let mut rules = vec![untracked(loopback(Match::Out(lo())))];
+    rules.extend(ours.into_iter().map(untracked));
+    rules
+}
+
 fn input(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     let docker = host(DOCKER_RESOLVER);
     let mut rules = vec![
@@ -162,10 +198,7 @@ fn input(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     ];
     if let Some(uplink) = &policy.uplink {
         rules.extend(hole_replies(uplink));
-        rules.extend(too_big(uplink).into_iter().map(|mut rule| {
-            rule.matches.push(Match::Related);
-            rule
-        }));
+        rules.extend(too_big(uplink));
     }
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_input(tunnel));
@@ -206,7 +239,7 @@ fn hole_replies(uplink: &UplinkPolicy) -> Vec<Rule> {
 }
 
 /// A router on the way to the endpoint says that a datagram of ours is too long for it (RFC 1191). It may
-/// have any address. Connection tracking comes after `prerouting` looks, so `input` alone asks it.
+/// have any address; the header that it quotes says whose datagram that was, since our flow is not tracked.
 fn too_big(uplink: &UplinkPolicy) -> Option<Rule> {
     uplink.endpoint.map(|hole| {
         let about = Match::TooBig {
@@ -270,7 +303,7 @@ fn uninvited(uplink: &UplinkPolicy, what: Match, kernel: Kernel) -> Rule {
     let device = Match::In(uplink.device.clone());
     let to_us = Match::Destination(host(uplink.address));
     Rule {
-        log: kernel.modules.then_some(LOG_INPUT),
+        log: kernel.log.then_some(LOG_INPUT),
         ..drop(Reason::Inbound, [device, to_us, what])
     }
 }
@@ -288,7 +321,7 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     let ipv6 = drop(Reason::Ipv6, [Match::Ipv6, Match::NotOut(lo())]);
     let mut rules = vec![
         Rule {
-            log: kernel.modules.then_some(LOG_OUTPUT),
+            log: kernel.log.then_some(LOG_OUTPUT),
             ..ipv6
         },
         refuse(Reason::DockerResolver, [docker], kernel),
@@ -314,7 +347,7 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     }
     for port in DNS_PORTS {
         let [tcp, udp] = TRANSPORTS.map(|t| Match::DestinationPort(t, port));
-        if kernel.modules {
+        if kernel.reject {
             rules.push(refuse(Reason::Dns, [tcp.clone(), Match::Opening], kernel));
         }
         rules.extend([tcp, udp].map(|port| refuse(Reason::Dns, [port], kernel)));
@@ -333,7 +366,7 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
         rules.extend(lan_replies(uplink).into_iter().map(tracked));
         rules.extend(lan_output(uplink));
     }
-    if kernel.modules {
+    if kernel.reject {
         rules.push(refuse(Reason::Other, [Match::Opening], kernel));
     }
     // Apart only to be counted by protocol.

@@ -47,7 +47,8 @@ fn short(ruleset: &Ruleset) -> String {
 #[test]
 fn deny_all() {
     let bare = Kernel {
-        modules: false,
+        log: false,
+        reject: false,
         ..Kernel::FULL
     };
     insta::assert_snapshot!(short(&Ruleset::deny_all(&devices(), bare)), @r#"
@@ -116,8 +117,9 @@ fn connected_without_exceptions() {
     table inet vpngw {
         chain prerouting {
             type filter hook prerouting priority raw; policy accept;
-            iifname "eth0" ip saddr 198.51.100.10 ip daddr 172.30.0.2 udp sport 51820 udp dport 40000 @th,64,8 0x1-0x4 @th,72,24 0x0 accept comment "endpoint"
-            iifname "eth0" ip daddr 172.30.0.2 icmp type destination-unreachable icmp code frag-needed @th,136,8 0x11 @th,192,32 0xc633640a @th,224,16 0x9c40 @th,240,16 0xca6c accept comment "endpoint"
+            iifname "lo" notrack accept comment "loopback"
+            iifname "eth0" ip saddr 198.51.100.10 ip daddr 172.30.0.2 udp sport 51820 udp dport 40000 @th,64,8 0x1-0x4 @th,72,24 0x0 notrack accept comment "endpoint"
+            iifname "eth0" ip daddr 172.30.0.2 icmp type destination-unreachable icmp code frag-needed @th,136,8 0x11 @th,192,32 0xc633640a @th,224,16 0x9c40 @th,240,16 0xca6c notrack accept comment "endpoint"
             iifname != "lo" iifname != "tun0" ip daddr 10.64.0.2 counter drop comment "spoofed"
             iifname "tun0" ip saddr 10.64.0.2 counter drop comment "spoofed"
             iifname "tun0" ip saddr 127.0.0.0/8 counter drop comment "spoofed"
@@ -128,13 +130,19 @@ fn connected_without_exceptions() {
             iifname != "lo" meta nfproto ipv4 fib saddr . iif oif missing counter drop comment "spoofed"
         }
 
+        chain output_raw {
+            type filter hook output priority raw; policy accept;
+            oifname "lo" notrack accept comment "loopback"
+            oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 198.51.100.10 udp sport 40000 udp dport 51820 @th,64,8 0x1-0x4 @th,72,24 0x0 notrack accept comment "endpoint"
+        }
+
         chain input {
             type filter hook input priority filter; policy drop;
             meta nfproto ipv6 iifname != "lo" counter drop comment "ipv6"
             iifname "lo" ip daddr 127.0.0.11 counter drop comment "docker-resolver"
             iifname "lo" accept comment "loopback"
             iifname "eth0" ip saddr 198.51.100.10 ip daddr 172.30.0.2 udp sport 51820 udp dport 40000 @th,64,8 0x1-0x4 @th,72,24 0x0 counter accept comment "endpoint"
-            iifname "eth0" ip daddr 172.30.0.2 icmp type destination-unreachable icmp code frag-needed @th,136,8 0x11 @th,192,32 0xc633640a @th,224,16 0x9c40 @th,240,16 0xca6c ct state related counter accept comment "endpoint"
+            iifname "eth0" ip daddr 172.30.0.2 icmp type destination-unreachable icmp code frag-needed @th,136,8 0x11 @th,192,32 0xc633640a @th,224,16 0x9c40 @th,240,16 0xca6c counter accept comment "endpoint"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 ct state established,related counter accept comment "tunnel"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 tcp dport 6881 counter accept comment "forwarded-port"
             iifname "tun0" meta iifkind "tun" ip daddr 10.64.0.2 udp dport 6881 counter accept comment "forwarded-port"
@@ -243,15 +251,16 @@ fn lan_exceptions_and_a_resolver_add_these_lines() {
     let added: Vec<_> = after
         .rules()
         .filter(|rule| !old.contains(rule))
-        .map(|(family, hook, rule)| format!("{} {}: {rule}", family.as_str(), hook.as_str()))
+        .map(|(family, hook, rule)| format!("{} {}: {rule}", family.as_str(), hook.chain()))
         .collect();
     let added = added
         .join("\n")
         .replace("counter packets 0 bytes 0", "counter");
     insta::assert_snapshot!(added, @r#"
-    inet prerouting: iifname "eth0" ip saddr 172.30.0.1 ip daddr 172.30.0.2 udp sport 53 udp dport 40001 accept comment "resolver"
+    inet prerouting: iifname "eth0" ip saddr 172.30.0.1 ip daddr 172.30.0.2 udp sport 53 udp dport 40001 notrack accept comment "resolver"
     inet prerouting: iifname "tun0" ip saddr 192.168.1.0/24 counter drop comment "spoofed"
     inet prerouting: iifname "tun0" ip saddr 192.168.1.20 counter drop comment "spoofed"
+    inet output_raw: oifname "eth0" meta mark 0x00001234 ip saddr 172.30.0.2 ip daddr 172.30.0.1 udp sport 40001 udp dport 53 notrack accept comment "resolver"
     inet input: iifname "eth0" ip saddr 172.30.0.1 ip daddr 172.30.0.2 udp sport 53 udp dport 40001 counter accept comment "resolver"
     inet input: iifname "eth0" ip saddr 192.168.1.0/24 ip daddr 172.30.0.2 tcp dport 8080 counter accept comment "lan-inbound"
     inet input: iifname "eth0" ip saddr 192.168.1.20 ip daddr 172.30.0.2 tcp sport 445 ct state established ct direction reply counter accept comment "lan-outbound"

@@ -171,7 +171,7 @@ proptest! {
         let ruleset = Ruleset::of(&policy, &[], Kernel::FULL);
         let wanted = verdict(&policy, &flow);
         prop_assert_eq!(decided(&ruleset, &flow), (wanted.accept, Some(wanted.rule)));
-        let bare = Kernel { egress_hook: false, absent_devices: false, modules: false };
+        let bare = Kernel { egress_hook: false, ..Kernel::FIRST };
         let bare = Ruleset::of(&policy, &[], bare);
         prop_assert_eq!(bare.decide(&flow).accept, wanted.accept);
     }
@@ -191,7 +191,7 @@ proptest! {
                 mark: Fwmark(0),
                 reply: related,
             };
-            let heard = related && own.is_some_and(|own| own == hole);
+            let heard = own.is_some_and(|own| own == hole);
             prop_assert_eq!(ruleset.decide(&flow).accept, heard);
             prop_assert_eq!(verdict(&policy, &flow).accept, heard);
         }
@@ -246,6 +246,46 @@ proptest! {
     }
 
     #[test]
+    fn every_device_has_one_egress_chain_of_a_size_that_the_kernel_takes(many in 0..800_usize, policy in policy()) {
+        let devices: Vec<IfName> = (0..many).map(|n| format!("d{n}").parse().unwrap()).collect();
+        let ruleset = Ruleset::of(&policy, &devices, Kernel::FULL);
+        let chains: Vec<_> = ruleset.tables[1].chains.iter().collect();
+        let mut held: Vec<_> = chains.iter().flat_map(|chain| chain.devices.clone()).collect();
+        prop_assert!(chains.iter().all(|chain| (1..256).contains(&chain.devices.len()) && !chain.accept));
+        prop_assert!(chains.iter().all(|chain| chain.rules == chains[0].rules));
+        prop_assert_eq!(held.len(), many + 10, "and those that are expected");
+        held.sort();
+        held.dedup();
+        prop_assert_eq!(held.len(), many + 10);
+        for chain in &chains {
+            prop_assert_eq!(Hook::of_chain(&chain.name()), Some(Hook::Egress));
+        }
+        let names: HashSet<_> = chains.iter().map(|chain| chain.name()).collect();
+        prop_assert_eq!(names.len(), chains.len());
+    }
+
+    /// Whoever fills the table of connections must not reach our flow, and cannot over loopback.
+    #[test]
+    fn our_own_flow_and_loopback_are_not_tracked_and_all_else_is(policy in policy(), flow in flow()) {
+        let ruleset = Ruleset::of(&policy, &[], Kernel::FULL);
+        let early = match flow.direction {
+            Direction::Out => Hook::OutputRaw,
+            Direction::In | Direction::Forward => Hook::Prerouting,
+        };
+        let rule = ruleset.at(early, &flow).and_then(|decision| decision.rule);
+        let untracked = rule.is_some_and(|rule| rule.untracked);
+        let ours = [Reason::Endpoint, Reason::Resolver].contains(&verdict(&policy, &flow).rule)
+            && verdict(&policy, &flow).accept;
+        let loopback = flow.device.name.as_str() == "lo";
+        let early_chains = policy.uplink.is_some() || policy.tunnel.is_some();
+        if flow.direction != Direction::Forward {
+            prop_assert_eq!(untracked, early_chains && (loopback || ours));
+        }
+        // Nothing is decided by it: what an early chain lets pass is decided about later.
+        prop_assert!(!untracked || rule.is_some_and(|rule| rule.end == End::Accept));
+    }
+
+    #[test]
     fn permissions_only_add_accepts(policy in policy(), devices in 0..3_usize) {
         let devices: Vec<_> = ["eth0", "eth1"][..devices.min(2)]
             .iter()
@@ -254,7 +294,7 @@ proptest! {
         let rules = |policy: &Policy| -> HashSet<String> {
             let ruleset = Ruleset::of(policy, &devices, Kernel::FULL);
             let accepts = ruleset.rules().filter(|(_, hook, rule)| {
-                rule.end == End::Accept && *hook != Hook::Prerouting
+                rule.end == End::Accept && !hook.is_early()
             });
             accepts.map(|(f, h, rule)| format!("{f:?} {h:?} {rule}")).collect()
         };
@@ -282,7 +322,7 @@ proptest! {
             prop_assert!(bound || rule.reason == Reason::Loopback, "{:?} {:?} {}", family, hook, text);
         }
         for chain in ruleset.tables.iter().flat_map(|table| &table.chains) {
-            prop_assert_eq!(chain.accept, chain.hook == Hook::Prerouting);
+            prop_assert_eq!(chain.accept, chain.hook.is_early());
         }
     }
 }

@@ -5,8 +5,7 @@ use std::fmt;
 use ipnetwork::Ipv4Network;
 
 use super::{
-    Chain, End, Hook, LOG_BYTES, LOG_CAPTURE, LOG_INPUT, Match, PROTOCOLS, Rule, Ruleset, TABLE,
-    Table,
+    Chain, End, LOG_BYTES, LOG_CAPTURE, LOG_INPUT, Match, PROTOCOLS, Rule, Ruleset, TABLE, Table,
 };
 
 impl fmt::Display for Ruleset {
@@ -30,9 +29,8 @@ impl fmt::Display for Table {
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.hook.as_str();
-        writeln!(f, "\tchain {name} {{")?;
-        write!(f, "\t\ttype filter hook {name} ")?;
+        writeln!(f, "\tchain {} {{", self.name())?;
+        write!(f, "\t\ttype filter hook {} ", self.hook.as_str())?;
         match self.devices.as_slice() {
             [] => {}
             [device] => write!(f, "device \"{device}\" ")?,
@@ -41,7 +39,7 @@ impl fmt::Display for Chain {
                 write!(f, "devices = {{ {} }} ", names.join(", "))?;
             }
         }
-        let priority = if self.hook == Hook::Prerouting {
+        let priority = if self.hook.is_early() {
             "raw"
         } else {
             "filter"
@@ -72,6 +70,9 @@ impl fmt::Display for Rule {
             if group != LOG_INPUT {
                 write!(f, "log prefix \"{reason}\" group {LOG_CAPTURE} ")?;
             }
+        }
+        if self.untracked {
+            f.write_str("notrack ")?;
         }
         write!(f, "{} comment \"{reason}\"", self.end)
     }
@@ -127,7 +128,6 @@ impl fmt::Display for Match {
                 )
             }
             Self::New => f.write_str("ct state new"),
-            Self::Related => f.write_str("ct state related"),
             Self::Reply => f.write_str("ct direction reply"),
             Self::OriginalDestinationPort(port) => write!(f, "ct original proto-dst {port}"),
             Self::Established => f.write_str("ct state established"),

@@ -61,6 +61,12 @@ mod ordered {
         NoEgressHook,
         /// The kernel says of tables that belong to a process what one before Linux 6.9 says.
         NoOwner,
+        /// The kernel says of `log` what one without nft_log says.
+        NoLog,
+        /// The kernel says of `reject` what one without nft_reject_inet says.
+        NoReject,
+        /// The kernel says of the whole what one without nf_tables says.
+        NoTables,
         /// The kernel has no memory to take the transaction.
         NotTaken,
         /// The kernel takes the transaction and has no memory for the answer.
@@ -119,6 +125,12 @@ mod ordered {
                 chain.into_iter().for_each(hang_elsewhere);
             }
             Some(Transaction::NoOwner) => owner_unknown(batch, &mut bytes),
+            Some(Transaction::NoLog) => unknown(&mut bytes, b"log\0"),
+            Some(Transaction::NoReject) => unknown(&mut bytes, b"reject\0"),
+            Some(Transaction::NoTables) => {
+                // The subsystem in the first message: one that takes no batch (NFNL_SUBSYS_CTNETLINK).
+                bytes[18..20].copy_from_slice(&1_u16.to_be_bytes());
+            }
             None => {}
         }
         Ok((bytes, Ok(())))
@@ -141,11 +153,26 @@ mod ordered {
                 "refused" => number.parse().ok().map(Transaction::Refused),
                 "no-egress-hook" => Some(Transaction::NoEgressHook),
                 "no-owner" => Some(Transaction::NoOwner),
+                "no-log" => Some(Transaction::NoLog),
+                "no-reject" => Some(Transaction::NoReject),
+                "no-tables" => Some(Transaction::NoTables),
                 "not-taken" => Some(Transaction::NotTaken),
                 "answer-lost" => Some(Transaction::AnswerLost),
                 _ => None,
             }
         })
+    }
+
+    /// Expressions of this name get one that no kernel knows: NFTA_EXPR_NAME is type 1, and its length counts its
+    /// own header.
+    fn unknown(bytes: &mut [u8], name: &[u8]) {
+        let length = (name.len() + 4) as u8;
+        let attribute = [&[length, 0, 1, 0], name].concat();
+        for at in 0..bytes.len().saturating_sub(attribute.len()) {
+            if bytes[at..].starts_with(&attribute) {
+                bytes[at + 4] = b'_';
+            }
+        }
     }
 
     /// Flags of a table that no kernel knows (`NFT_TABLE_F_MASK`).

@@ -7,16 +7,25 @@ use std::time::Duration;
 
 use crate::net::IfName;
 use crate::ruleset::attribute::{find, find_name, find_str, find_u32};
-use crate::ruleset::{self, Batch, Family, Hold, Hook, Kernel, Part, Ruleset};
+use crate::ruleset::{self, Batch, Family, Hold, Kernel, Part, Ruleset};
 use crate::sys::fault;
 use crate::sys::netlink::Netlink;
 
+mod closing;
+mod error;
 mod known;
 mod pace;
+mod probing;
 mod readback;
 mod reading;
 
+use error::hint;
+use probing::has_egress_hook;
+
+pub use closing::Closed;
+pub use error::ApplyError;
 pub use pace::Pace;
+pub use probing::{ask, probe};
 pub use readback::{CheckError, Counter, Totals, counters, is_there, owner};
 use reading::Reading;
 
@@ -47,49 +56,75 @@ const GEN_ID: u16 = 1;
 /// Bytes of `nfgenmsg` (linux/netfilter/nfnetlink.h).
 const NFGEN: usize = 4;
 
-/// Not permitted (asm-generic/errno-base.h).
-const EPERM: i32 = 1;
-
-/// Error numbers by which a kernel says that it has no such thing (asm-generic/errno.h).
-const ENOENT: i32 = 2;
-const EINVAL: i32 = 22;
-const EOPNOTSUPP: i32 = 95;
-const EAFNOSUPPORT: i32 = 97;
 /// No room for an answer.
 const ENOBUFS: i32 = 105;
+
+/// How often a device may vanish between listing it and hanging a chain on it.
+const VANISHED: u32 = 8;
 
 /// How long tables may belong to a process that is ending, and how often that is looked at.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Deny-all is in force.
+/// Deny-all is in force, or this is a kernel without rules and the caller knows.
 #[derive(Debug)]
 pub struct Armed {
     /// Whether the second layer is in force too: the netdev egress hook, which also sees frames by
-    /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules.
+    /// AF_PACKET. Without it a program with CAP_NET_RAW can send past the rules. Known for certain once
+    /// [`probe`] has asked: without a device there is nothing to ask by before.
     pub egress_hook: bool,
     /// The devices other than loopback and TUN.
     pub devices: Vec<IfName>,
+    /// What the kernel has, as far as it was asked.
+    kernel: Kernel,
     /// Whose the tables are.
     hold: Hold,
-    /// What they are known to hold. Nothing that holds the lock can panic half-way.
-    reading: Mutex<Reading>,
-    /// What the tables belong to. Closing it waits until the kernel has freed what the transaction replaced (nft_rcv_nl_event,
-    /// net/netfilter/nf_tables_api.c: two RCU grace periods, 8 to 15 ms), so it is left for later.
-    socket: Netlink,
+    /// What they are known to hold; `None` where there are none. Nothing that holds the lock can panic half-way.
+    reading: Option<Mutex<Reading>>,
+    /// What the tables belong to; `None` where there are none. Closing it waits until the kernel has freed what the
+    /// transaction replaced (nft_rcv_nl_event, net/netfilter/nf_tables_api.c: two RCU grace periods, 8 to 15 ms), so
+    /// it is left for later.
+    socket: Option<Netlink>,
 }
 
 impl Armed {
-    /// Makes `ruleset` be in force, replacing whatever our tables held.
+    /// For a kernel without nf_tables, in a sealed namespace whose operator said so: every ruleset is taken, no rule
+    /// is in force, and [`Armed::has_rules`] says it.
+    pub fn without_rules() -> Self {
+        Self {
+            egress_hook: false,
+            devices: Vec::new(),
+            kernel: Kernel::NONE,
+            hold: Hold::Share,
+            reading: None,
+            socket: None,
+        }
+    }
+
+    /// Whether rules are in force at all.
+    pub fn has_rules(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// What the kernel has, as [`probe`] found it; before that, what deny-all was loaded with.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// Makes `ruleset` be in force, replacing whatever our tables held. Without nf_tables nothing happens, and that
+    /// is no error.
     ///
     /// # Errors
     ///
     /// The part that the kernel refused; then nothing has changed.
     pub fn apply(&mut self, ruleset: &Ruleset) -> Result<(), ApplyError> {
+        let (Some(socket), Some(reading)) = (&mut self.socket, &mut self.reading) else {
+            return Ok(());
+        };
         let batch = ruleset.encode(self.hold);
-        let reading = self.reading.get_mut();
+        let reading = reading.get_mut();
         let reading = reading.unwrap_or_else(PoisonError::into_inner);
-        reading.load(ruleset, || commit(&mut self.socket, &batch))
+        reading.load(ruleset, || commit(socket, &batch))
     }
 
     /// Whether nobody but this process may change the tables.
@@ -100,85 +135,32 @@ impl Armed {
     /// Whether the kernel holds exactly `ruleset` in our tables: every chain with its hook and policy, every
     /// rule with all of its expressions, in order, and none besides. Rules are not read where it is certain that nobody
     /// changed them since this process loaded them: thousands take longer than a change of something else may stand.
+    /// Without nf_tables there is nothing to look at.
     ///
     /// # Errors
     ///
     /// [`CheckError::Differs`] with the first difference, or that it could not be told.
     pub fn check(&self, ruleset: &Ruleset) -> Result<(), CheckError> {
-        let owner = self.owned().then(|| self.socket.port());
-        let reading = self.reading.lock();
+        let (Some(socket), Some(reading)) = (&self.socket, &self.reading) else {
+            return Ok(());
+        };
+        let owner = self.owned().then(|| socket.port());
+        let reading = reading.lock();
         let mut reading = reading.unwrap_or_else(PoisonError::into_inner);
         reading.check(ruleset, owner)
     }
-}
 
-/// A transaction that is not known to be in force.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The socket. If the answer was lost, the transaction may be in force.
-    #[error(
-        "netlink: the kernel's packet filter cannot be reached; CAP_NET_ADMIN and nf_tables are needed"
-    )]
-    Netlink(#[from] io::Error),
-    /// The kernel refused a part, and with it the whole: what was in force before is in force still.
-    #[error("the kernel refused {part}{}", .reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
-    Refused {
-        /// Which part.
-        part: Part,
-        /// The reason in words, where the kernel has some.
-        reason: Option<String>,
-        /// The error number.
-        source: io::Error,
-    },
-    /// The kernel did not say whether it took it; it may be in force.
-    #[error("the kernel gave no answer to the ruleset")]
-    NoAnswer,
-}
-
-impl ApplyError {
-    fn refused(&self) -> Option<(Part, i32)> {
-        match self {
-            Self::Refused { part, source, .. } => Some((*part, source.raw_os_error()?)),
-            Self::Netlink(_) | Self::NoAnswer => None,
+    /// The counters of our rules, as [`counters`] reads them; none without nf_tables.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn counters(&self) -> io::Result<Vec<Counter>> {
+        if self.has_rules() {
+            counters()
+        } else {
+            Ok(Vec::new())
         }
-    }
-
-    /// Whether the rules before are in force for certain. Without an answer either may be.
-    pub fn changed_nothing(&self) -> bool {
-        match self {
-            Self::Refused { .. } => true,
-            Self::Netlink(_) | Self::NoAnswer => false,
-        }
-    }
-
-    /// Whether the kernel says that it has no netdev egress hook (or no netdev tables at all).
-    fn no_egress_hook(&self) -> bool {
-        match self.refused() {
-            Some((Part::Table(Family::Netdev), errno)) => {
-                [EOPNOTSUPP, EAFNOSUPPORT].contains(&errno)
-            }
-            Some((Part::Chain(Family::Netdev, Hook::Egress), errno)) => {
-                [ENOENT, EOPNOTSUPP, EAFNOSUPPORT].contains(&errno)
-            }
-            Some(_) | None => false,
-        }
-    }
-
-    /// Whether the tables belong to another process, which nobody but the kernel can make it give up.
-    pub fn is_owned(&self) -> bool {
-        matches!(self.refused(), Some((Part::Table(_), EPERM)))
-    }
-
-    /// Whether the kernel will not have tables of this kind: it knows no owner, or those that are there have
-    /// none (nf_tables_newtable, nf_tables_updtable).
-    fn wrong_hold(&self) -> bool {
-        matches!(self.refused(), Some((Part::Table(_), EOPNOTSUPP | EINVAL)))
-    }
-
-    /// Whether the egress chain may have failed for a device that is gone: list [`devices`] and try again.
-    /// Since Linux 6.16 a chain waits for its devices instead.
-    pub fn device_gone(&self) -> bool {
-        self.refused() == Some((Part::Chain(Family::Netdev, Hook::Egress), ENOENT))
     }
 }
 
@@ -191,13 +173,9 @@ impl ApplyError {
 pub fn arm() -> Result<Armed, ApplyError> {
     let mut nft = Netlink::open(NETFILTER)?;
     let reading = Reading::open()?;
-    let mut kernel = Kernel {
-        egress_hook: true,
-        absent_devices: false,
-        modules: false,
-    };
+    let mut kernel = Kernel::FIRST;
     let mut hold = Hold::Keep;
-    let mut retried = false;
+    let mut gone = 0;
     let mut waited = Duration::ZERO;
     loop {
         let devices = devices()?;
@@ -212,9 +190,10 @@ pub fn arm() -> Result<Armed, ApplyError> {
                 return Ok(Armed {
                     egress_hook,
                     devices,
+                    kernel,
                     hold,
-                    reading: Mutex::new(reading),
-                    socket: nft,
+                    reading: Some(Mutex::new(reading)),
+                    socket: Some(nft),
                 });
             }
             // A process that they belonged to has not quite ended.
@@ -229,37 +208,16 @@ pub fn arm() -> Result<Armed, ApplyError> {
                     Hold::Take | Hold::Share => Hold::Share,
                 };
             }
-            Err(error) if error.device_gone() && !retried => retried = true,
-            Err(error) if error.no_egress_hook() && kernel.egress_hook => {
+            Err(error) if error.device_gone() && gone < VANISHED => gone += 1,
+            // So many devices do not vanish in a row: the kernel may know no chain of this family, which loopback tells.
+            Err(error) if error.device_gone() && kernel.egress_hook => {
+                if has_egress_hook(&mut |asking| commit(&mut nft, &asking.encode(hold)))? {
+                    return Err(error);
+                }
                 kernel.egress_hook = false;
             }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// What this kernel has, found out by loading deny-all with all that is used.
-///
-/// # Errors
-///
-/// Deny-all cannot be loaded at all; what was in force is in force still.
-pub fn probe(armed: &mut Armed) -> Result<Kernel, ApplyError> {
-    let mut kernel = Kernel {
-        egress_hook: armed.egress_hook,
-        absent_devices: armed.egress_hook,
-        modules: true,
-    };
-    loop {
-        match armed.apply(&Ruleset::deny_all(&armed.devices, kernel)) {
-            Ok(()) => return Ok(kernel),
-            Err(error) if error.device_gone() && kernel.absent_devices => {
-                kernel.absent_devices = false;
-            }
-            // `log` and `reject` without their modules (nft_expr_type_get, net/netfilter/nf_tables_api.c).
-            Err(error)
-                if matches!(error.refused(), Some((Part::Rule(..), ENOENT))) && kernel.modules =>
-            {
-                kernel.modules = false;
+            Err(error) if error.no_egress_hook() && kernel.egress_hook => {
+                kernel.egress_hook = false;
             }
             Err(error) => return Err(error),
         }
@@ -347,21 +305,6 @@ pub(super) fn leads_out(link: &[u8]) -> Option<bool> {
     Some(flags & LOOPBACK == 0 && !tun)
 }
 
-/// What the operator can do about an error for which the kernel has no words.
-fn hint(part: Part, errno: i32) -> Option<&'static str> {
-    match (part, errno) {
-        (Part::Table(_), EPERM) => {
-            Some("the rules belong to another process; is a gateway running here?")
-        }
-        (_, EPERM) => Some("CAP_NET_ADMIN is needed"),
-        (Part::Table(_), EOPNOTSUPP | EAFNOSUPPORT) => {
-            Some("this kernel has no such tables; nf_tables with inet and arp is needed")
-        }
-        (Part::Rule(..), ENOENT) => Some("a module is missing; nft_ct and nft_fib_inet are needed"),
-        (Part::Whole | Part::Table(_) | Part::Chain(..) | Part::Rule(..), _) => None,
-    }
-}
-
 /// Sends a batch and reads the answers: errors of each part, and the acknowledgement of the last. The
 /// kernel answers to each message by itself, so all answers are read before one is believed
 /// (nfnetlink_rcv_batch, net/netfilter/nfnetlink.c).
@@ -391,8 +334,6 @@ fn answered(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
     let (bytes, answer) = fault::spoil(batch)?;
     nft.send(bytes.as_ref())?;
     answer?;
-    // Invariant: the last part is the end of the batch, the one before it asks for the acknowledgement.
-    let last = batch.parts.len().saturating_sub(2);
     let mut acknowledged = false;
     loop {
         let messages = match nft.receive() {
@@ -416,7 +357,7 @@ fn answered(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
                     source: io::Error::from_raw_os_error(ack.errno),
                 });
             }
-            acknowledged |= sequence == last;
+            acknowledged |= sequence == batch.acknowledged;
         }
     }
 }
@@ -425,32 +366,6 @@ fn answered(nft: &mut Netlink, batch: &Batch) -> Result<(), ApplyError> {
 mod tests {
     use super::*;
     use crate::ruleset::attribute::{put_nested, put_str};
-
-    fn refused(part: Part, errno: i32) -> ApplyError {
-        ApplyError::Refused {
-            part,
-            reason: None,
-            source: io::Error::from_raw_os_error(errno),
-        }
-    }
-
-    #[test]
-    fn only_the_egress_hook_may_be_missing_and_only_if_the_kernel_says_so() {
-        let chain = Part::Chain(Family::Netdev, Hook::Egress);
-        let table = Part::Table(Family::Netdev);
-        for errno in [ENOENT, EOPNOTSUPP, EAFNOSUPPORT] {
-            assert!(refused(chain, errno).no_egress_hook());
-        }
-        assert!(refused(table, EOPNOTSUPP).no_egress_hook());
-        let enomem = 12;
-        assert!(!refused(chain, EPERM).no_egress_hook());
-        assert!(!refused(chain, enomem).no_egress_hook());
-        assert!(!refused(Part::Whole, EOPNOTSUPP).no_egress_hook());
-        assert!(!refused(Part::Table(Family::Arp), EOPNOTSUPP).no_egress_hook());
-        let output = Part::Chain(Family::Inet, Hook::Output);
-        assert!(!refused(output, EOPNOTSUPP).no_egress_hook());
-        assert!(!ApplyError::NoAnswer.no_egress_hook());
-    }
 
     #[test]
     fn loopback_and_tun_do_not_lead_out() {

@@ -12,6 +12,7 @@ pub(super) fn facts(hands: &mut Hands, guard: &Guard) -> Facts {
         armed: guard.is_armed(),
         armed_in_microseconds: u64::try_from(hands.armed_in.as_micros()).unwrap_or(u64::MAX),
         egress_hook: hands.rules.kernel().egress_hook,
+        lacks: hands.rules.kernel().lacks(),
         uplink: guard.uplink().cloned(),
         mtu: hands.tunnel.mtu(),
         mark: (!guard.is_sealed()).then(|| guard.mark()),

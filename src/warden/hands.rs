@@ -22,7 +22,8 @@ use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::link::Ipv6Fact;
 use crate::net::IfName;
 use crate::plan::Plan;
-use crate::sys::nft::Pace;
+use crate::policy::Policy;
+use crate::sys::nft::{ApplyError, Pace};
 use crate::sys::{chain, link, route, socket, sysctl};
 
 /// The parts. Each owns its state; none knows another.
@@ -88,13 +89,13 @@ impl Hands {
             return Event::Refused { number, refusal };
         }
         self.number = number;
-        if let Err(refusal) = self.load(order, guard) {
-            return Event::Refused { number, refusal };
-        }
+        let bare = match self.load(order, guard) {
+            Ok(bare) => bare,
+            Err(refusal) => return Event::Refused { number, refusal },
+        };
         let now = Instant::now();
         self.sensor.follow(self.rules.devices(), &order.policy, now);
         let routes = self.route(&order.plan).err();
-        let bare = Vec::new();
         Event::Enforced(Enforced {
             number,
             routes,
@@ -102,11 +103,12 @@ impl Hands {
         })
     }
 
-    fn load(&mut self, order: &Order, guard: &Guard) -> Result<(), Refusal> {
+    /// Loads the rules. Of deny-all as much as the kernel takes: the devices that its second layer does not hold.
+    fn load(&mut self, order: &Order, guard: &Guard) -> Result<Vec<IfName>, Refusal> {
         let mut pass = 0;
         loop {
             let draft = match self.rules.draft(&order.policy) {
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(Vec::new()),
                 Ok(Some(draft)) => draft,
                 Err(error) => {
                     let why = format!("the devices cannot be listed: {error}");
@@ -117,15 +119,15 @@ impl Hands {
             match self.rules.load(draft) {
                 Ok(()) => break,
                 Err(error) if Rules::is_worth_another(&error, pass) => pass += 1,
-                Err(error) if error.changed_nothing() => {
-                    return Err(Refusal::Refused(chain(&error)));
+                Err(error) if order.policy == Policy::default() => {
+                    return self.rules.close().map_err(|_| refusal(&error));
                 }
-                Err(error) => return Err(Refusal::Unknown(chain(&error))),
+                Err(error) => return Err(refusal(&error)),
             }
         }
         let scope = scope(&self.rules, guard);
         self.accounting.turn(&scope, Instant::now());
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn route(&mut self, plan: &Plan) -> Result<(), String> {
@@ -315,6 +317,14 @@ impl Hands {
             None => Err("this namespace is not sealed".to_owned()),
             Some(reason) => Err(reason.to_string()),
         }
+    }
+}
+
+fn refusal(error: &ApplyError) -> Refusal {
+    if error.changed_nothing() {
+        Refusal::Refused(chain(error))
+    } else {
+        Refusal::Unknown(chain(error))
     }
 }
 

@@ -41,17 +41,16 @@ pub(super) enum Verified {
 }
 
 impl Rules {
-    /// Deny-all is in force; asks what else this kernel has.
-    pub(super) fn new(mut armed: Armed) -> Result<Self, ApplyError> {
-        let kernel = nft::probe(&mut armed)?;
-        Ok(Self {
+    /// Deny-all is in force, with all that this kernel has.
+    pub(super) fn new(armed: Armed) -> Self {
+        Self {
             devices: armed.devices.clone(),
+            kernel: armed.kernel(),
             armed,
-            kernel,
             in_force: None,
             blocked: Counters::default(),
             passed: Counters::default(),
-        })
+        }
     }
 
     /// What this kernel has.
@@ -92,6 +91,18 @@ impl Rules {
         Ok(())
     }
 
+    /// Loads as much of deny-all as the kernel takes: it refused the whole. Returns the devices that the second layer does
+    /// not hold.
+    pub(super) fn close(&mut self) -> Result<Vec<IfName>, ApplyError> {
+        let devices = nft::devices().map_err(ApplyError::from)?;
+        let closed = self.armed.close(&devices, self.kernel)?;
+        self.blocked.turn();
+        self.passed.turn();
+        self.devices = devices;
+        self.in_force = Some(closed.ruleset);
+        Ok(closed.uncovered)
+    }
+
     /// Whether another pass may do better: a device that the rules name is gone.
     pub(super) fn is_worth_another(error: &ApplyError, pass: u32) -> bool {
         error.device_gone() && pass + 1 < PASSES
@@ -113,7 +124,7 @@ impl Rules {
 
     /// Reads the counters. Returns the frames that the rules in force have let leave.
     pub(super) fn count(&mut self) -> std::io::Result<u64> {
-        let counters = nft::counters()?;
+        let counters = self.armed.counters()?;
         let Totals { blocked, passed } = Totals::of(&counters);
         self.blocked.read(by_words(blocked));
         self.passed.read(by_word(passed));

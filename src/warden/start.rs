@@ -16,12 +16,12 @@ use crate::config::Config;
 use crate::guard::{self, Do, Event, Guard, Topology};
 use crate::link::Listener;
 use crate::net::{Fwmark, IfName};
-use crate::sys::nft::{ApplyError, Armed};
+use crate::sys::link;
+use crate::sys::nft::Armed;
 use crate::sys::route::RouteError;
 use crate::sys::rtnl::RtnlError;
 use crate::sys::socket::SocketError;
 use crate::sys::tun::TunError;
-use crate::sys::{chain, link};
 use crate::wireguard::uapi::path as uapi_path;
 
 /// How long the first look at `resolv.conf` is awaited: it names the resolver of the uplink, which only a server given
@@ -43,9 +43,6 @@ pub enum StartError {
     /// A listener.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// What this kernel's packet filter has cannot be found out.
-    #[error("{}", chain(.0))]
-    Rules(#[from] ApplyError),
     /// The first rules after deny-all.
     #[error("{0}")]
     Refused(String),
@@ -102,7 +99,7 @@ pub(super) struct Ready {
 /// Enters the namespace. Returns once the first order is in force.
 pub(super) async fn enter(start: &mut Start, armed: Armed) -> Result<Ready, StartError> {
     let config = start.config.clone();
-    let rules = Rules::new(armed)?;
+    let rules = Rules::new(armed);
     let tunnel = Tunnel::create(&config)?;
     let watcher = Watcher::start().map_err(StartError::Watch)?;
     let mut resolver = Resolver::start(start.resolv_conf.clone()).map_err(StartError::Thread)?;

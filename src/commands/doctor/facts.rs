@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use crate::commands::kernel;
 use crate::control::api::Status;
 use crate::net::{IfName, Port};
 use crate::warden::Inexact;
@@ -121,10 +122,7 @@ pub(super) struct Joiner {
 impl Facts {
     /// Whether the kernel is of this release, major and minor, or a later one; `None` if that cannot be read.
     pub(super) fn is_at_least(&self, wanted: (u32, u32)) -> Option<bool> {
-        let mut parts = self.kernel.split(|c: char| !c.is_ascii_digit());
-        let major: u32 = parts.next()?.parse().ok()?;
-        let minor: u32 = parts.next()?.parse().ok()?;
-        Some((major, minor) >= wanted)
+        kernel::is_at_least(&self.kernel, wanted)
     }
 
     /// What the gateway says, if it answers.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::facts::{Facts, Joiner, Rules};
 use super::{Finding, Layout};
 use crate::control::api::Ipv6;
+use crate::ruleset::Lack;
 use crate::warden::Inexact;
 
 /// Where Docker's own resolver listens in the namespaces of its networks.
@@ -15,6 +16,7 @@ pub(super) fn inside(facts: &Facts, layout: Layout) -> Vec<Finding> {
     // Without an uplink there is nothing that rules would have to hold back.
     let sealed = layout == Layout::Sealed && facts.uplinks.is_empty();
     let mut all = vec![rules(facts), frames(facts, sealed), owner(facts, sealed)];
+    all.extend(modules(facts));
     all.extend([
         sensors(facts, sealed),
         accounting(facts, sealed),
@@ -28,6 +30,9 @@ pub(super) fn inside(facts: &Facts, layout: Layout) -> Vec<Finding> {
 /// What the gateway says of rules that cannot be seen from here.
 pub(super) fn said_of_rules(facts: &Facts) -> Finding {
     const CHECK: &str = "kill switch";
+    if lacks(facts, Lack::Rules) {
+        return without_rules();
+    }
     match facts.said().map(|status| status.kill_switch.armed) {
         Some(true) => Finding::holds(CHECK, "the warden says that its rules are in force"),
         Some(false) => Finding::fails(CHECK, "the warden has not confirmed its rules")
@@ -37,8 +42,30 @@ pub(super) fn said_of_rules(facts: &Facts) -> Finding {
     }
 }
 
+/// Whether the gateway says that the kernel does not have this.
+fn lacks(facts: &Facts, lack: Lack) -> bool {
+    let said = facts.said();
+    said.is_some_and(|status| status.kill_switch.lacks.contains(&lack))
+}
+
+/// The operator has said that the sealed namespace alone is enough; what rests on rules does not hold all the same.
+fn without_rules() -> Finding {
+    Finding::fails("kill switch", Lack::Rules.to_string()).change(Lack::Rules.cure())
+}
+
+/// Modules without which the rules hold, and somebody is not told.
+pub(super) fn modules(facts: &Facts) -> impl Iterator<Item = Finding> {
+    let missing = [("nft_log", Lack::Log), ("nft_reject_inet", Lack::Reject)]
+        .into_iter()
+        .filter(|(_, lack)| lacks(facts, *lack));
+    missing.map(|(check, lack)| Finding::hint(check, lack.to_string()).change(lack.cure()))
+}
+
 fn rules(facts: &Facts) -> Finding {
     const CHECK: &str = "kill switch";
+    if lacks(facts, Lack::Rules) {
+        return without_rules();
+    }
     if let Some(age) = facts
         .said()
         .and_then(|it| it.kill_switch.unconfirmed_seconds)
@@ -140,7 +167,10 @@ fn accounting(facts: &Facts, sealed: bool) -> Finding {
         .uplinks
         .iter()
         .find_map(|it| Some((&it.name, it.inexact.as_ref()?)));
+    let no_hook = facts.said().map(|it| it.kill_switch.raw_frames) == Some(false);
     let advice = |finding: Finding| match inexact {
+        // Without the hook nothing counts frames, whatever the uplink does.
+        _ if no_hook => finding.change("Linux 5.16 or newer, or the sealed topology"),
         Some((name, Inexact::Queue(_))) => {
             finding.change(format!("`tc qdisc replace dev {name} root noqueue`"))
         }

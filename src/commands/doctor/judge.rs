@@ -20,6 +20,7 @@ pub(super) fn judge(facts: &Facts) -> Report {
         Layout::SealedEngine => {
             checks.push(connection(facts));
             checks.push(holds::said_of_rules(facts));
+            checks.extend(holds::modules(facts));
         }
     }
     checks.extend(suits::all(facts, layout));

@@ -1,6 +1,5 @@
 //! Looks at the namespace, the kernel and this process; changes nothing.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::facts::{Facts, Rules, Uplink};
 use super::{ports, processes};
+use crate::commands::kernel;
 use crate::commands::run::RESOLV_CONF;
 use crate::control::api::Status;
 use crate::sys::rtnl::RtnlError;
@@ -35,7 +35,7 @@ pub(super) fn look(status: Result<Status, String>) -> Result<Facts, RtnlError> {
         tunnel: tunnels.into_iter().next().map(|device| device.name),
         machine: host::may_be_own_namespace(),
         named: host::has_name(),
-        kernel: kernel(),
+        kernel: kernel::release(),
         joiners: processes::look(owner),
         rules,
         tun_node: Path::new("/dev/net/tun").exists(),
@@ -63,15 +63,6 @@ fn uplinks(devices: &[link::Device]) -> Result<Vec<Uplink>, RtnlError> {
             .map(|active| active.iter().any(|name| name == "rx-gro")),
     };
     Ok(found.map(uplink).collect())
-}
-
-/// As `uname -r` says it.
-fn kernel() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
-    release.map_or_else(
-        |_| "of an unknown release".to_owned(),
-        |text| text.trim().to_owned(),
-    )
 }
 
 fn rules() -> Rules {

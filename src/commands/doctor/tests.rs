@@ -6,6 +6,7 @@ use super::{Layout, Outcome, Report};
 use crate::commands::exit::Code;
 use crate::control::api::{Ipv6, Topology};
 use crate::control::example;
+use crate::ruleset::Lack;
 use crate::sys::privilege::{ENGINE, NOBODY};
 use crate::warden::Inexact;
 
@@ -109,6 +110,29 @@ fn a_gateway_as_it_should_be_holds() {
     }
 }
 
+/// What no setting of the uplink can change is not advised.
+#[test]
+fn accounting_without_the_egress_hook_takes_another_kernel() {
+    let mut facts = shared();
+    facts.uplinks[0].inexact = Some(Inexact::Off("tx-udp-segmentation"));
+    let status = said(&mut facts);
+    status.kill_switch.raw_frames = false;
+    status.leaks.accounted = false;
+    status.leaks.not_accounted = Some("the kernel has no egress hook".to_owned());
+    let advice = |facts: &Facts| {
+        let checks = judge(facts).checks;
+        let found = checks.into_iter().find(|it| it.check == "accounting");
+        found.unwrap().change.unwrap()
+    };
+    assert_eq!(
+        advice(&facts),
+        "Linux 5.16 or newer, or the sealed topology"
+    );
+    // The control: with the hook, it is the uplink's setting.
+    said(&mut facts).kill_switch.raw_frames = true;
+    assert!(advice(&facts).contains("ethtool -K eth0 tx-udp-segmentation on"));
+}
+
 /// A check, how it comes out, and what spoils it.
 type Case = (&'static str, Outcome, fn(&mut Facts));
 
@@ -116,7 +140,7 @@ type Case = (&'static str, Outcome, fn(&mut Facts));
 #[test]
 fn what_is_wrong_is_named_with_what_to_change() {
     use Outcome::{DoesNotHold, Hint, Unknown};
-    let cases: [Case; 21] = [
+    let cases: [Case; 24] = [
         ("topology", DoesNotHold, |it| it.tunnel = None),
         ("connection", DoesNotHold, |it| {
             it.status = Ok(example::blocked_by_operator())
@@ -130,6 +154,15 @@ fn what_is_wrong_is_named_with_what_to_change() {
         ("kill switch", DoesNotHold, |it| it.rules = Rules::Absent),
         ("kill switch", DoesNotHold, |it| {
             it.rules = Rules::Unread("no such thing".to_owned())
+        }),
+        ("kill switch", DoesNotHold, |it| {
+            said(it).kill_switch.lacks = vec![Lack::Rules]
+        }),
+        ("nft_log", Hint, |it| {
+            said(it).kill_switch.lacks = vec![Lack::Log]
+        }),
+        ("nft_reject_inet", Hint, |it| {
+            said(it).kill_switch.lacks = vec![Lack::Reject]
         }),
         ("raw frames", DoesNotHold, |it| {
             said(it).kill_switch.raw_frames = false

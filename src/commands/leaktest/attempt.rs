@@ -99,6 +99,23 @@ pub(super) fn all(place: &Place) -> Vec<Attempt> {
 }
 
 impl Attempt {
+    /// Whether it passes no rule of `output`.
+    pub(super) fn is_raw_frame(&self) -> bool {
+        match self.way {
+            Way::RawFrame => true,
+            Way::Udp
+            | Way::UdpByAddress
+            | Way::UdpMarked
+            | Way::Dns
+            | Way::Tcp
+            | Way::Ping
+            | Way::Multicast
+            | Way::Ipv6
+            | Way::RawIp
+            | Way::DockerDns => false,
+        }
+    }
+
     /// Tries it.
     pub(super) fn run(&self) -> Answer {
         match self.socket() {

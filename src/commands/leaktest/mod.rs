@@ -3,6 +3,7 @@
 //! sends goes to documentation addresses, where nobody is.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use serde::Serialize;
 
 use super::exit::{Code, Failure};
 use super::units::errno;
+use super::{block_on, kernel};
+use crate::control::client;
 
 mod attempt;
 mod place;
@@ -35,6 +38,8 @@ enum Outcome {
     Impossible,
     /// It was sent, and nobody could watch.
     Unknown,
+    /// It would leave, and a gateway that sees it blocks everything: it was left out.
+    NotTried,
     /// It left.
     Leaked,
 }
@@ -63,16 +68,40 @@ struct Report {
     attempts: Vec<Line>,
 }
 
-/// Tries every way, prints a table or JSON, and says in its code whether all held.
+/// Whether a raw frame is sent where it may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawFrame {
+    /// Only where the kernel can hold it.
+    WhereHeld,
+    /// Everywhere: the operator said so.
+    Always,
+}
+
+const MAY_LEAVE: &str = "a raw frame may leave here (no netdev egress hook, Linux 5.16), and a running gateway that \
+    sees one blocks everything until `vpngw connect`";
+
+/// Tries every way, prints a table or JSON, and says in its code whether all held. `socket` is where a gateway may say
+/// whether it holds raw frames.
 ///
 /// # Errors
 /// The namespace cannot be looked at, or the output cannot be written to.
-pub fn run(json: bool) -> Result<Code, Failure> {
+pub fn run(json: bool, raw: RawFrame, socket: &Path) -> Result<Code, Failure> {
     let place = Place::look()?;
+    let said = block_on(client::status(socket)).ok();
+    let said = said.map(|status| status.kill_switch.raw_frames);
+    let risky = place.has_way_out() && !are_held(said, &kernel::release());
+    if risky && raw == RawFrame::Always {
+        eprintln!("vpngw: {MAY_LEAVE}");
+    }
+    let left_out = risky && raw == RawFrame::WhereHeld;
     let mut watch = Watch::open(&place);
     let attempts = attempt::all(&place);
     let mut results = Vec::new();
     for attempt in &attempts {
+        if left_out && attempt.is_raw_frame() {
+            results.push(Answer::NotTried);
+            continue;
+        }
         let mut result = attempt.run();
         for _ in 1..ROUNDS {
             watch.look(&attempts);
@@ -105,8 +134,16 @@ pub fn run(json: bool) -> Result<Code, Failure> {
     Ok(report.code())
 }
 
+/// Whether raw frames are held: what the gateway says, or what a kernel of this release can do. What cannot be told is
+/// taken for no.
+fn are_held(said: Option<bool>, release: &str) -> bool {
+    said.or_else(|| kernel::is_at_least(release, (5, 16))) == Some(true)
+}
+
 /// What the kernel said to an attempt.
 enum Answer {
+    /// It was left out.
+    NotTried,
     /// It could not be tried at all.
     Impossible(io::Error),
     /// It was refused.
@@ -121,6 +158,10 @@ fn judge(result: &Answer, seen: Option<bool>, way_out: bool) -> (Outcome, String
         return (Outcome::Leaked, "a frame of it left".to_owned());
     }
     match result {
+        Answer::NotTried => (
+            Outcome::NotTried,
+            format!("{MAY_LEAVE}; `vpngw leaktest --raw` tries it"),
+        ),
         Answer::Impossible(error) => (Outcome::Impossible, errno(error)),
         Answer::Refused(error) => match proof(error) {
             Some(why) => (Outcome::Held, why),
@@ -150,7 +191,7 @@ fn judge_loopback(result: &Answer) -> (Outcome, String) {
             Outcome::Unknown,
             "taken: what listens there may ask from outside".to_owned(),
         ),
-        Answer::Impossible(_) | Answer::Refused(_) => judge(result, None, true),
+        Answer::NotTried | Answer::Impossible(_) | Answer::Refused(_) => judge(result, None, true),
     }
 }
 
@@ -185,6 +226,19 @@ mod tests {
         for result in [Answer::Sent, Answer::Refused(errno(libc::EPERM))] {
             assert_eq!(judge(&result, Some(true), true).0, Outcome::Leaked);
         }
+    }
+
+    #[test]
+    fn a_raw_frame_is_left_out_where_nothing_is_known_to_hold_it() {
+        assert!(are_held(None, "6.1.0-50-cloud-amd64"));
+        assert!(!are_held(None, "5.15.0-91-generic"));
+        assert!(!are_held(None, "unknown"));
+        // A kernel may have been built without the hook, and only the gateway knows.
+        assert!(!are_held(Some(false), "6.1.0"));
+        assert!(are_held(Some(true), "5.10.0"));
+        let (outcome, why) = judge(&Answer::NotTried, Some(false), true);
+        assert_eq!(outcome, Outcome::NotTried);
+        assert!(why.contains("leaktest --raw"), "{why}");
     }
 
     #[test]

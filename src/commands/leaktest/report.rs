@@ -12,6 +12,8 @@ impl Report {
             Outcome::Leaked
         } else if any(Outcome::Unknown) {
             Outcome::Unknown
+        } else if any(Outcome::NotTried) {
+            Outcome::NotTried
         } else {
             Outcome::Held
         };
@@ -28,7 +30,7 @@ impl Report {
     pub(super) fn code(&self) -> Code {
         match self.verdict {
             Outcome::Held | Outcome::Impossible => Code::Ok,
-            Outcome::Unknown => Code::NotConnected,
+            Outcome::Unknown | Outcome::NotTried => Code::NotConnected,
             Outcome::Leaked => Code::Leak,
         }
     }
@@ -61,6 +63,7 @@ impl Report {
                 Outcome::Held => "held",
                 Outcome::Impossible => "not here",
                 Outcome::Unknown => "UNKNOWN",
+                Outcome::NotTried => "NOT TRIED",
                 Outcome::Leaked => "LEAKED",
             };
             page += &format!("{word:<9} {what:<width$}  {why}\n");
@@ -80,6 +83,7 @@ impl Report {
         let mut text = match self.verdict {
             Outcome::Held | Outcome::Impossible => format!("HELD: {held} attempts, none left."),
             Outcome::Unknown => format!("UNKNOWN: of {unknown} attempts nobody could tell."),
+            Outcome::NotTried => format!("NOT ALL TRIED: {held} attempts held, none of them left."),
             Outcome::Leaked => format!("LEAKED: {leaked} attempts left outside the tunnel."),
         };
         if impossible > 0 {
@@ -120,9 +124,10 @@ mod tests {
 
     #[test]
     fn the_worst_outcome_is_the_verdict() {
-        use Outcome::{Held, Impossible, Leaked, Unknown};
+        use Outcome::{Held, Impossible, Leaked, NotTried, Unknown};
         assert_eq!(report(&[Held, Impossible]).code(), Code::Ok);
         assert_eq!(report(&[Held, Unknown]).code(), Code::NotConnected);
+        assert_eq!(report(&[Held, NotTried]).code(), Code::NotConnected);
         assert_eq!(report(&[Unknown, Leaked, Held]).code(), Code::Leak);
     }
 

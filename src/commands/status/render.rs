@@ -6,6 +6,7 @@ use crate::control::api::{
     Dns, Ipv6, KillSwitch, Lan, Leaks, Served, State, Status, Topology, Tunnel, Unheard, printable,
 };
 use crate::gateway::BlockReason;
+use crate::ruleset::Lack;
 
 /// Whether the text may hold colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ fn is_amiss(status: &Status) -> bool {
     rules.unconfirmed_seconds.is_some()
         || rules.armed
             && (!rules.raw_frames
+                || !rules.lacks.is_empty()
                 || watch
                 || status.leaks.not_accounted.is_some()
                 || status.dns.problem.is_some())
@@ -132,6 +134,10 @@ const STALE: f64 = 180.0;
 fn kill_switch(page: &mut Page, kill: &KillSwitch, state: State) {
     let since = format!("armed {} µs after start", count(kill.armed_in_microseconds));
     match (kill.armed, kill.raw_frames) {
+        (true, _) if kill.lacks.contains(&Lack::Rules) => {
+            let text = "no rules (no nf_tables): only the sealed namespace holds";
+            page.row("kill switch", text, Tone::Wait);
+        }
         (true, true) => page.row("kill switch", &(since + ", raw frames too"), Tone::Good),
         (true, false) => {
             let text = since + "; raw frames pass (Linux < 5.16)";
@@ -146,6 +152,17 @@ fn kill_switch(page: &mut Page, kill: &KillSwitch, state: State) {
                 None => "NOT CONFIRMED".to_owned(),
             };
             page.row("kill switch", &text, Tone::Bad);
+        }
+    }
+    for lack in &kill.lacks {
+        match lack {
+            // Said above.
+            Lack::Rules | Lack::EgressHook => {}
+            Lack::Log => page.row("", "what is stopped is not heard: no nft_log", Tone::Wait),
+            Lack::Reject => {
+                let text = "what is stopped is not answered: no nft_reject_inet";
+                page.row("", text, Tone::Wait);
+            }
         }
     }
     let total = match kill.blocked_packets {

@@ -68,9 +68,10 @@ impl Totals {
             let reason = counter.reason;
             let (packets, bytes) = match (counter.accept, counter.hook) {
                 (true, Hook::Egress) => continue,
-                (true, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output) => {
-                    totals.passed.entry(reason).or_default()
-                }
+                (
+                    true,
+                    Hook::Prerouting | Hook::Input | Hook::Forward | Hook::OutputRaw | Hook::Output,
+                ) => totals.passed.entry(reason).or_default(),
                 (false, _) => {
                     let key = (reason, counter.protocol);
                     totals.blocked.entry(key).or_default()
@@ -104,7 +105,7 @@ pub fn counters() -> io::Result<Vec<Counter>> {
     let mut found = Vec::new();
     for family in Family::ALL {
         for (chain, rules) in rules(&mut netlink, family)? {
-            let hook = Hook::ALL.into_iter().find(|h| h.as_str() == chain);
+            let hook = Hook::of_chain(&chain);
             found.extend(rules.iter().filter_map(|rule| counter(family, hook?, rule)));
         }
     }
@@ -187,9 +188,9 @@ fn check_chains(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> 
         return Err(differs(table, "has other chains than ours"));
     }
     for chain in &table.chains {
-        let name = chain.hook.as_str();
+        let name = chain.name();
         let same = found.iter().any(|attributes| {
-            find_str(attributes, CHAIN_NAME) == Some(name)
+            find_str(attributes, CHAIN_NAME) == Some(&name)
                 && stored::chain(attributes, table.family, chain)
         });
         if !same {
@@ -201,7 +202,7 @@ fn check_chains(netlink: &mut Netlink, table: &Table) -> Result<(), CheckError> 
 }
 
 fn check_chain_rules(table: &Table, chain: &Chain, found: &[Rule]) -> Result<(), CheckError> {
-    let name = chain.hook.as_str();
+    let name = chain.name();
     if found.len() != chain.rules.len() {
         let (is, ours) = (found.len(), chain.rules.len());
         let what = format!("chain {name} has {is} rules, ours has {ours}");
