@@ -36,6 +36,9 @@ fn two_routers() -> Lab {
 fn a_default_route_is_added_in_the_plain_way_at_every_moment() {
     let lab = two_routers();
     lab.app("ip route del default");
+    // Without a route everything is on the link: this one is asked for by what waits for the kill switch.
+    let asked = Ipv4Addr::new(203, 0, 113, 99);
+    lab.sensor.permit(|rules| rules.arp.push(asked));
     let gateway = lab.start(&lab.conf());
     wait("it says that there is no uplink", PATIENCE, || {
         let status = gateway.status()?;
