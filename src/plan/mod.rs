@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::net::{Fwmark, IfName, Uplink, networks};
 use crate::policy::Hole;
 
+pub mod departed;
 mod diff;
 mod print;
 mod route;
