@@ -11,6 +11,7 @@ use vpngw::net::{Fwmark, IfName, Uplink};
 mod network;
 mod process;
 mod routes;
+mod tamper;
 
 /// Runs a test on a fresh thread in a network and a mount namespace of its own; /proc/sys/net and netlink are those
 /// of the new one. Programs it starts are in there too.

@@ -13,6 +13,7 @@ use crate::policy::Hole;
 
 pub mod departed;
 mod diff;
+pub mod interference;
 mod print;
 mod route;
 mod sysctl;
