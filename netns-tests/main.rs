@@ -45,4 +45,5 @@ mod sensors;
 mod start;
 mod status;
 mod storm;
+mod tamper;
 mod uplink;
