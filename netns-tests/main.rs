@@ -54,5 +54,6 @@ mod sleepless;
 mod start;
 mod status;
 mod storm;
+mod tamper;
 mod tracking;
 mod uplink;

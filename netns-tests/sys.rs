@@ -12,6 +12,7 @@ mod main_table;
 mod network;
 mod process;
 mod routes;
+mod tamper;
 
 /// Runs a test on a fresh thread in a network and a mount namespace of its own; /proc/sys/net and netlink are those
 /// of the new one. Programs it starts are in there too.

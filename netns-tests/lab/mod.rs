@@ -39,6 +39,7 @@ pub mod sealed;
 pub mod sensor;
 pub mod server;
 pub mod services;
+pub mod thief;
 pub mod tunnel;
 pub mod wires;
 pub mod xdp;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::event::{Do, News, Note};
 use super::{Guard, IfName};
 use crate::gateway::BlockReason;
+use crate::plan::departed;
 
 /// How long frames may go on leaving after everything was blocked because of a leak: what was under way is
 /// gone by then. Whatever still leaves does so past the rules, and only a device that is down stops it.
@@ -58,8 +59,7 @@ impl Guard {
 
     /// No rule of ours holds what a device sends from another namespace.
     pub(super) fn moved(&mut self, device: &IfName, now: Instant) -> Vec<Do> {
-        let what = format!("{device} was moved into another network namespace");
-        self.block_for(what, now)
+        self.block_for(departed::words(device), now)
     }
 
     fn block_for(&mut self, what: String, now: Instant) -> Vec<Do> {

@@ -12,7 +12,9 @@ use crate::config::Config;
 use crate::net::{Fwmark, IfName, Uplink, networks};
 use crate::policy::Hole;
 
+pub mod departed;
 mod diff;
+pub mod interference;
 #[cfg(test)]
 mod lookup;
 mod print;

@@ -109,17 +109,6 @@ fn listed(entry: &[u8]) -> Option<Device> {
     })
 }
 
-/// The name that a notification of a device carries.
-pub(super) fn named(message: &LinkMessage) -> Option<IfName> {
-    message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => IfName::from_bytes(name.as_bytes()).ok(),
-            _ => None,
-        })
-}
-
 /// IPv4 addresses of the devices that are up.
 ///
 /// # Errors

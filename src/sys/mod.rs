@@ -7,6 +7,7 @@ pub mod ethtool;
 pub mod fault;
 pub mod fdpass;
 pub mod host;
+pub mod interference;
 pub mod joined;
 pub mod landlock;
 pub mod link;

@@ -12,8 +12,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 
-use super::{link, rtnl};
+use super::rtnl;
 use crate::net::IfName;
+use crate::ruleset::attribute::{find, find_name};
 
 /// Groups of NETLINK_ROUTE (`rtnetlink_groups`, linux/rtnetlink.h): links, then addresses, routes and rules
 /// of IPv4 and of IPv6.
@@ -25,6 +26,22 @@ const NFTABLES_GROUP: u32 = 7;
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN` (linux/netfilter/nf_tables.h): ends each transaction.
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 
+/// Types of messages (linux/rtnetlink.h). Those of devices are read by hand, since a name need not be UTF-8.
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+
+/// Bytes of a netlink header, and of `ifinfomsg` after it (linux/rtnetlink.h).
+const HEADER: usize = 16;
+const IFINFO: usize = 16;
+
+/// Attributes of a device (linux/if_link.h): its name, the number of its other end or of the device below it, the
+/// namespace that this is in if it is another one, and where the device was moved to (Linux 4.15, 4.16).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_NEW_NETNSID: u16 = 45;
+const IFLA_NEW_IFINDEX: u16 = 49;
+
 /// Bytes of a netlink header and of the header of nfnetlink after it.
 const HEADERS: usize = 16 + 4;
 
@@ -33,8 +50,15 @@ const HEADERS: usize = 16 + 4;
 pub enum Change {
     /// A device appeared, or changed: up, down, renamed.
     Link(IfName),
-    /// A device went away.
+    /// A device went away: it was removed, or taken back by whoever has its other end.
     LinkGone(IfName),
+    /// A device was taken into another network namespace. There our rules do not hold it, and it may be a way out.
+    LinkMoved {
+        /// Its name at that moment. Whoever takes a device may rename it first.
+        device: IfName,
+        /// The number that it had in this namespace.
+        index: u32,
+    },
     /// An address was added or removed.
     Address,
     /// A route was added or removed.
@@ -136,8 +160,63 @@ impl AsRawFd for Watch {
     }
 }
 
-fn network_changes(bytes: &[u8], changes: &mut Vec<Change>) {
-    let Ok(messages) = rtnl::decode(bytes) else {
+fn network_changes(mut bytes: &[u8], changes: &mut Vec<Change>) {
+    while !bytes.is_empty() {
+        let Some((message, rest)) = split_message(bytes) else {
+            changes.push(Change::Lost);
+            return;
+        };
+        bytes = rest;
+        let payload = message.get(HEADER..).unwrap_or_default();
+        match u16::from_ne_bytes([message[4], message[5]]) {
+            NEWLINK => changes.push(link_is_there(payload).unwrap_or(Change::Lost)),
+            DELLINK => changes.push(link_is_gone(payload).unwrap_or(Change::Lost)),
+            _ => other_changes(message, changes),
+        }
+    }
+}
+
+/// `ifinfomsg` (family, type, index, flags, mask), then attributes.
+fn link_is_there(payload: &[u8]) -> Option<Change> {
+    let name = find_name(payload.get(IFINFO..)?, IFLA_IFNAME)?;
+    Some(Change::Link(IfName::from_bytes(name).ok()?))
+}
+
+/// Tells a device that was removed from one that is in another namespace now. What cannot be told counts as moved.
+///
+/// The kernel announces a move as the end of the device here, with the number of the namespace that it went to, which
+/// it hands out for that (`__dev_change_net_namespace`, net/core/dev.c). Two moves are none of ours to mind:
+///
+/// - to the namespace that its other end is in. It takes NET_ADMIN there, so whoever did it could read and send by the
+///   other end anyway. Docker does so before it deletes a device (`docker network disconnect`).
+/// - of a device whose other end, or the device below it, is in this namespace: what it sends arrives here.
+/// - of a TUN device: what it sends goes to the process that holds it.
+fn link_is_gone(payload: &[u8]) -> Option<Change> {
+    let Change::Link(device) = link_is_there(payload)? else {
+        return None;
+    };
+    // A port that leaves its bridge is announced as the end of the port, not of the device (`br_ifinfo_notify`,
+    // net/bridge/br_netlink.c): the family says so.
+    if *payload.first()? != 0 {
+        return Some(Change::Link(device));
+    }
+    let index = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?);
+    let attributes = payload.get(IFINFO..)?;
+    let other_end = find(attributes, IFLA_LINK_NETNSID);
+    let to = find(attributes, IFLA_NEW_NETNSID);
+    let moved = to.is_some() || find(attributes, IFLA_NEW_IFINDEX).is_some();
+    let home = to.is_some() && other_end == to;
+    let inside = other_end.is_none() && find(attributes, IFLA_LINK).is_some();
+    let leads_out = super::nft::leads_out(payload) != Some(false);
+    Some(if moved && leads_out && !home && !inside {
+        Change::LinkMoved { device, index }
+    } else {
+        Change::LinkGone(device)
+    })
+}
+
+fn other_changes(message: &[u8], changes: &mut Vec<Change>) {
+    let Ok(messages) = rtnl::decode(message) else {
         changes.push(Change::Lost);
         return;
     };
@@ -150,11 +229,7 @@ fn network_changes(bytes: &[u8], changes: &mut Vec<Change>) {
 }
 
 fn network_change(message: &RouteNetlinkMessage) -> Change {
-    let named =
-        |message, change: fn(IfName) -> Change| link::named(message).map_or(Change::Lost, change);
     match message {
-        RouteNetlinkMessage::NewLink(message) => named(message, Change::Link),
-        RouteNetlinkMessage::DelLink(message) => named(message, Change::LinkGone),
         RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Change::Address,
         RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => Change::Route,
         RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Change::Rule,
@@ -181,7 +256,9 @@ fn firewall_changes(mut bytes: &[u8], changes: &mut Vec<Change>) {
 /// The first message, at least a header long, and what follows its padding.
 fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let message = bytes.get(..length).filter(|message| message.len() >= 16)?;
+    let message = bytes
+        .get(..length)
+        .filter(|message| message.len() >= HEADER)?;
     let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     Some((message, rest))
 }
@@ -215,6 +292,7 @@ fn generation(mut attributes: &[u8]) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ruleset::attribute::{put, put_name};
 
     #[test]
     fn what_cannot_be_read_is_not_nothing() {
@@ -224,6 +302,53 @@ mod tests {
             network_changes(bytes, &mut changes);
             assert_eq!(changes, [Change::Lost, Change::Lost]);
         }
+    }
+
+    /// A message of the end of `eth0`, number 7, of a family, with these attributes.
+    fn end_of(family: u8, more: &[(u16, i32)]) -> Vec<u8> {
+        let mut payload = vec![0; IFINFO];
+        payload[0] = family;
+        payload[4] = 7;
+        put_name(&mut payload, IFLA_IFNAME, b"eth0");
+        for (kind, number) in more {
+            put(&mut payload, *kind, &number.to_ne_bytes());
+        }
+        payload
+    }
+
+    #[test]
+    fn a_device_that_was_taken_away_is_told_from_one_that_was_removed() {
+        let device: IfName = "eth0".parse().unwrap();
+        let moved = Change::LinkMoved {
+            device: device.clone(),
+            index: 7,
+        };
+        let gone = Change::LinkGone(device.clone());
+        let (to, number) = ((IFLA_NEW_NETNSID, 1), (IFLA_NEW_IFINDEX, 3));
+        let (end, link) = ((IFLA_LINK_NETNSID, 0), (IFLA_LINK, 4));
+        for (more, expected) in [
+            (&[][..], &gone),
+            (&[end, link], &gone),
+            (&[to, number, end, link], &moved),
+            // The kernel could not hand out a number for the namespace.
+            (&[(IFLA_NEW_NETNSID, -1), end, link], &moved),
+            (&[number, end, link], &moved),
+            // Hardware and TAP devices have no other end that the kernel knows of.
+            (&[to, number], &moved),
+            // Where its other end is.
+            (&[(IFLA_NEW_NETNSID, 0), number, end, link], &gone),
+            // Both ends were made here.
+            (&[to, number, link], &gone),
+        ] {
+            assert_eq!(
+                link_is_gone(&end_of(0, more)).as_ref(),
+                Some(expected),
+                "{more:?}"
+            );
+        }
+        let of_bridge = end_of(7, &[to, number, end, link]);
+        assert_eq!(link_is_gone(&of_bridge), Some(Change::Link(device)));
+        assert_eq!(link_is_gone(&[0; 4]), None);
     }
 
     #[test]

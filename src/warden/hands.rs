@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::account::{Accounting, Scope};
+use super::interference::Interference;
 use super::listeners::Listeners;
 use super::portal::Portal;
 use super::record::{Record, Seen, unix_ms};
@@ -38,6 +39,7 @@ pub(super) struct Hands {
     /// The LAN exceptions of the sealed topology.
     pub(super) portal: Portal,
     pub(super) watcher: Watcher,
+    pub(super) interference: Interference,
     pub(super) listeners: Listeners,
     pub(super) ipv6: Ipv6Fact,
     /// When a probe was last refused by the rules on every device: milliseconds since 1970.
@@ -69,6 +71,7 @@ impl Hands {
             record: Record::default(),
             portal: Portal::default(),
             watcher,
+            interference: Interference::default(),
             listeners,
             ipv6: Ipv6Fact::default(),
             proven: None,

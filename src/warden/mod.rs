@@ -12,6 +12,7 @@ mod door;
 mod facts;
 mod hands;
 mod hear;
+mod interference;
 mod listeners;
 mod outbox;
 mod perform;
@@ -40,8 +41,10 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, PublicKey};
 use crate::guard::{Event, Guard};
+use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::link::{Health, Link, ToEngine};
-use crate::net::Stamps;
+use crate::net::{IfName, Stamps};
+use crate::plan::departed;
 use crate::sys::fault;
 use crate::sys::nft::Armed;
 use child::Child;
@@ -229,7 +232,16 @@ impl Warden {
         let soon = match changed {
             // Packets may be leaving meanwhile.
             Changed::Firewall => Instant::now(),
-            Changed::Network => Instant::now() + SETTLE,
+            Changed::Network { moved, lost } => {
+                for device in moved {
+                    self.hands.interference.told();
+                    self.was_taken(device);
+                }
+                if lost {
+                    self.hands.interference.lost();
+                }
+                Instant::now() + SETTLE
+            }
         };
         self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
     }
@@ -254,6 +266,28 @@ impl Warden {
             self.hands.portal.follow(&self.guard.config().lan);
         }
         self.lost = self.hands.tunnel.is_lost();
+        self.look_for_cuts();
+        self.tell_facts();
+    }
+
+    /// Looks for what cuts the network of joined programs, and for a way out that was taken.
+    fn look_for_cuts(&mut self) {
+        let tunnel = self.guard.config().tunnel.device.clone();
+        let hands = &mut self.hands;
+        let taken = hands
+            .interference
+            .look(self.guard.uplink(), &tunnel, &mut hands.record);
+        if let Some(device) = taken {
+            self.was_taken(device);
+        }
+    }
+
+    /// No rule holds a device in another namespace, and no sensor sees what leaves by it.
+    fn was_taken(&mut self, device: IfName) {
+        let what = departed::words(&device);
+        let evidence = Evidence::new(record::unix_ms(), Kind::Watcher, "taken", &what);
+        self.hands.record.leak(&evidence);
+        self.happen(Event::Moved(device));
         self.tell_facts();
     }
 
@@ -271,6 +305,7 @@ impl Warden {
         if let Some(event) = self.hands.verify() {
             self.happen(event);
         }
+        self.look_for_cuts();
         self.happen(Event::Tick);
         self.listen();
         if self.hands.portal.is_wanting() {

@@ -49,7 +49,9 @@ impl Renames {
 /// Whether a change tells of a name that nobody had.
 fn is_new(names: &[IfName], change: &Change) -> bool {
     match change {
-        Change::Link(name) | Change::LinkGone(name) => !names.contains(name),
+        Change::Link(name) | Change::LinkGone(name) | Change::LinkMoved { device: name, .. } => {
+            !names.contains(name)
+        }
         Change::Lost => true,
         Change::Address | Change::Route | Change::Rule | Change::Ruleset { .. } => false,
     }

@@ -117,6 +117,9 @@ pub(super) struct Joiner {
     pub(super) net_admin: bool,
     /// The same.
     pub(super) net_raw: bool,
+    /// Whether it could take the uplink to a namespace that it makes: it has NET_ADMIN, no seccomp filter forbids it to
+    /// make one, and it has SYS_ADMIN or may make a user namespace.
+    pub(super) may_take_uplink: bool,
 }
 
 impl Facts {

@@ -234,12 +234,7 @@ fn joiners(facts: &Facts, sealed: bool) -> Finding {
     }
     let advice = "each joined service: `cap_drop: [NET_RAW]`, better `cap_drop: [ALL]`, and no `cap_add: [NET_ADMIN]`";
     if !joiners.capable.is_empty() {
-        let names: Vec<_> = joiners.capable.iter().map(named).collect();
-        let why = format!(
-            "can forge what the rules permit, or change them: {}",
-            names.join(", ")
-        );
-        return Finding::fails(CHECK, why).change(advice);
+        return Finding::fails(CHECK, harm(&joiners.capable)).change(advice);
     }
     if joiners.all_visible && joiners.unread == 0 {
         let why = format!(
@@ -254,11 +249,37 @@ fn joiners(facts: &Facts, sealed: bool) -> Finding {
             joiners.unread
         )
     } else {
-        "other containers are not visible from here (another PID namespace), nor what they may do"
+        "other containers are not visible from here (another PID namespace), nor whether they could take the uplink \
+         away or cut the network"
             .to_owned()
     };
     let seen = "`docker run --rm --privileged --pid host --network container:vpngw vpngw doctor` sees them";
     Finding::unknown(CHECK, why).change(format!("{seen}; or be sure: {advice}"))
+}
+
+/// What those who have a capability could do with it.
+fn harm(capable: &[Joiner]) -> String {
+    let list = |names: Vec<String>| names.join(", ");
+    let mut why = format!(
+        "can forge what the rules permit, or change them: {}",
+        list(capable.iter().map(named).collect())
+    );
+    let name = |joiner: &Joiner| format!("{} (pid {})", joiner.name, joiner.pid);
+    let admins = capable.iter().filter(|it| it.net_admin);
+    let takers = capable.iter().filter(|it| it.may_take_uplink);
+    let (admins, takers) = (admins.map(name), takers.map(name));
+    for (harm, names) in [
+        ("can cut the network of all", admins.collect::<Vec<_>>()),
+        (
+            "can take the uplink to a namespace where nothing is held, as no seccomp filter keeps them from making one",
+            takers.collect(),
+        ),
+    ] {
+        if !names.is_empty() {
+            why += &format!("; {harm}: {}", list(names));
+        }
+    }
+    why
 }
 
 fn named(joiner: &Joiner) -> String {

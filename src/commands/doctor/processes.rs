@@ -12,9 +12,21 @@ use crate::sys::host;
 /// Inode of the machine's first PID namespace (`PROC_PID_INIT_INO`, linux/proc_ns.h), which sees all others.
 const FIRST: u64 = 0xefff_fffc;
 
-/// Numbers of the two capabilities (linux/capability.h).
+/// Numbers of capabilities (linux/capability.h).
 const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;
+const SYS_ADMIN: u32 = 21;
+
+/// Switches that keep programs without SYS_ADMIN from making user namespaces, and the value that does so: of the kernel
+/// (namespaces(7)), of Debian, and of Ubuntu.
+const NO_USER_NAMESPACES: [(&str, &str); 3] = [
+    ("/proc/sys/user/max_user_namespaces", "0"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ),
+];
 
 /// `PF_KTHREAD` (linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -26,6 +38,7 @@ pub(super) fn look(owner: Option<u32>) -> Joiners {
     let own_program = program("self");
     let starters = starters();
     let mut here = Vec::new();
+    let user_namespaces = may_make_user_namespaces();
     let mut found = Joiners {
         all_visible: inode("/proc/self/ns/pid") == Some(FIRST),
         ..Joiners::default()
@@ -55,6 +68,9 @@ pub(super) fn look(owner: Option<u32>) -> Joiners {
             pid,
             net_admin: process.may(NET_ADMIN),
             net_raw: process.may(NET_RAW),
+            may_take_uplink: process.may(NET_ADMIN)
+                && !process.filtered
+                && (process.may(SYS_ADMIN) || user_namespaces),
             name: process.name,
         };
         let capable = joiner.net_admin || joiner.net_raw;
@@ -94,13 +110,24 @@ struct Process {
     innermost: u32,
     /// The real user, which is whom a signal is permitted by (kill(2)).
     user: u32,
-    effective: u64,
+    /// Capabilities that it has, or may take at any time.
+    capabilities: u64,
+    /// Whether seccomp holds it. What the filter forbids is not told; that of Docker forbids new namespaces.
+    filtered: bool,
 }
 
 impl Process {
     fn may(&self, capability: u32) -> bool {
-        self.effective >> capability & 1 == 1
+        self.capabilities >> capability & 1 == 1
     }
+}
+
+/// What cannot be told counts as allowed.
+fn may_make_user_namespaces() -> bool {
+    let forbids = |(path, value): (&str, &str)| {
+        fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
+    };
+    !NO_USER_NAMESPACES.into_iter().any(forbids)
 }
 
 /// One that is no thread of the kernel, and is not dead.
@@ -119,6 +146,7 @@ fn parse(status: &str) -> Option<Process> {
     };
     let state = field("State:")?;
     let innermost = field("NSpid:")?.split_ascii_whitespace().last()?;
+    let set = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
     (!state.starts_with(['Z', 'X'])).then_some(Process {
         name: field("Name:")?.to_owned(),
         innermost: innermost.parse().ok()?,
@@ -127,7 +155,9 @@ fn parse(status: &str) -> Option<Process> {
             .next()?
             .parse()
             .ok()?,
-        effective: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
+        capabilities: set("CapEff:")? | set("CapPrm:")?,
+        // A kernel without seccomp does not say.
+        filtered: field("Seccomp:").is_some_and(|mode| mode != "0"),
     })
 }
 
@@ -159,7 +189,8 @@ mod tests {
 
     const STATUS: &str = "Name:\tqbittorrent-nox\nUmask:\t0022\nState:\tS (sleeping)\nPid:\t812\nPPid:\t790\n\
                           Uid:\t1000\t1000\t1000\t1000\n\
-                          NSpid:\t812\t1\nCapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\n";
+                          NSpid:\t812\t1\nCapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\n\
+                          Seccomp:\t2\n";
 
     #[test]
     fn dockers_default_capabilities_hold_net_raw() {
@@ -167,6 +198,21 @@ mod tests {
         assert_eq!(process.name, "qbittorrent-nox");
         assert_eq!((process.innermost, process.user), (1, 1000));
         assert!(process.may(NET_RAW) && !process.may(NET_ADMIN));
+        assert!(process.filtered);
+    }
+
+    #[test]
+    fn a_capability_that_may_be_taken_at_any_time_counts() {
+        let asleep = STATUS.replace("CapPrm:\t00000000a80425fb", "CapPrm:\t00000000a80435fb");
+        assert!(parse(&asleep).unwrap().may(NET_ADMIN));
+    }
+
+    #[test]
+    fn without_a_seccomp_filter_nothing_is_taken_for_one() {
+        for free in ["Seccomp:\t0\n", ""] {
+            let status = STATUS.replace("Seccomp:\t2\n", free);
+            assert!(!parse(&status).unwrap().filtered, "{free:?}");
+        }
     }
 
     #[test]

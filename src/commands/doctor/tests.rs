@@ -75,6 +75,7 @@ fn joiner(name: &str, net_admin: bool, net_raw: bool) -> Joiner {
         name: name.to_owned(),
         net_admin,
         net_raw,
+        may_take_uplink: false,
     }
 }
 
@@ -246,6 +247,30 @@ fn what_keeps_frames_from_being_counted_can_be_changed() {
         assert_eq!(found.unwrap().outcome, Outcome::DoesNotHold);
         assert_eq!(found.unwrap().change.as_deref(), Some(change));
     }
+}
+
+#[test]
+fn who_could_take_the_uplink_away_is_named() {
+    let why = |may_take_uplink| {
+        let mut facts = shared();
+        let sh = Joiner {
+            may_take_uplink,
+            ..joiner("sh", true, false)
+        };
+        facts.joiners.capable = vec![sh, joiner("tcpdump", false, true)];
+        let report = judge(&facts);
+        let mut found = report.checks.into_iter();
+        found.find(|it| it.check == "joined programs").unwrap().why
+    };
+    let (free, held) = (why(true), why(false));
+    assert!(
+        free.ends_with("keeps them from making one: sh (pid 812)"),
+        "{free}"
+    );
+    assert!(
+        held.ends_with("can cut the network of all: sh (pid 812)"),
+        "{held}"
+    );
 }
 
 #[test]
