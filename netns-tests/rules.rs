@@ -179,9 +179,20 @@ pub(crate) fn assert_listed(ruleset: &Ruleset) {
     let listed = without_owner(&listed);
     let ours: Vec<_> = ours.lines().filter(|line| !line.is_empty()).collect();
     for (listed, ours) in listed.iter().zip(&ours) {
-        assert_eq!(listed, ours);
+        assert_eq!(&uncounted(listed), ours);
     }
     assert_eq!(listed.len(), ours.len());
+}
+
+/// As if nothing had been counted: the kernel itself sends now and then (MLD, router solicitations).
+fn uncounted(line: &str) -> String {
+    let Some((before, counts)) = line.split_once("counter packets ") else {
+        return line.to_owned();
+    };
+    let mut words = counts.splitn(4, ' ');
+    let rest = words.nth(3).map(|rest| format!(" {rest}"));
+    let rest = rest.unwrap_or_default();
+    format!("{before}counter packets 0 bytes 0{rest}")
 }
 
 /// A namespace with two devices that lead out.

@@ -156,7 +156,7 @@ pub(super) fn check_rules(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<()
     for table in &ruleset.tables {
         let found = rules(netlink, table.family)?;
         for chain in &table.chains {
-            let kernel = found.get(chain.hook.as_str());
+            let kernel = found.get(&chain.name());
             check_chain_rules(table, chain, kernel.map_or(&[][..], Vec::as_slice))?;
         }
     }
