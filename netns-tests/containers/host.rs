@@ -271,6 +271,12 @@ fn systemd_starts_a_killed_half_again_and_the_program_keeps_its_network() {
     goes_on(&machine);
     looks_names_up(&machine);
     fire(&lab, &mut probe);
+    // One that hangs does not say that its loop goes round.
+    machine.run(&["systemctl", "kill", "--signal=STOP", WARDEN]);
+    machine.wait_for(WARDEN, "NRestarts", |n| n == "2");
+    machine.wait_for(WARDEN, "ActiveState", |state| state == "active");
+    goes_on(&machine);
+    fire(&lab, &mut probe);
     assert_eq!(
         (network(PROGRAM), machine.property(PROGRAM, "MainPID")),
         before
