@@ -15,6 +15,8 @@ fn pairs(count: usize) -> Ns {
         .map(|n| format!("link add d{n} up type veth peer name e{n}\nlink set e{n} up\n"))
         .collect();
     ns.run(|| {
+        // What the kernel itself says on a new device would be counted.
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), lines).unwrap();
         sh("ip", &["-batch", file.path().to_str().unwrap()]);

@@ -76,15 +76,17 @@ impl Tries {
     fn fewer(&mut self, error: &ApplyError) -> bool {
         if self.kernel.absent_devices {
             self.kernel.absent_devices = false;
-        } else if error.device_gone() && self.forget_gone() {
-        } else if self.covered > 0 {
-            self.covered /= 2;
-        } else if self.kernel.egress_hook {
-            self.kernel.egress_hook = false;
-        } else {
-            return false;
+            return true;
         }
-        true
+        if error.device_gone() && self.forget_gone() {
+            return true;
+        }
+        if self.covered > 0 {
+            self.covered /= 2;
+            return true;
+        }
+        // Not even an empty table: the one before stays, with what it held.
+        std::mem::take(&mut self.kernel.egress_hook)
     }
 
     /// Forgets the devices that are gone; false if none is, or if that cannot be told.
