@@ -85,7 +85,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
         tx_bits_per_second: parts.tx_bits_per_second,
         kill_switch: KillSwitch {
             armed: facts.armed && parts.facts_age <= FRESH,
-            unconfirmed_seconds: (parts.facts_age > FRESH).then(|| parts.facts_age.as_secs_f64()),
+            unconfirmed_seconds: (parts.facts_age > FRESH).then_some(parts.facts_age.as_secs_f64()),
             armed_in_microseconds: facts.armed_in_microseconds,
             raw_frames: facts.egress_hook,
             lacks: facts.lacks.clone(),

@@ -135,8 +135,8 @@ impl Guard {
 
     /// What must be in force is not: everything is blocked until an operator connects.
     fn fail(&mut self, why: String) -> Vec<Do> {
-        let reason = self.latch.get_or_insert(BlockReason::Ruleset(why.clone()));
-        let reason = reason.clone();
+        let reason = || BlockReason::Ruleset(why.clone());
+        let reason = self.latch.get_or_insert_with(reason).clone();
         self.close();
         let mut doing = vec![Do::Note(Note::Failed(why))];
         // With the latch the policy is deny-all, so that always follows from what is known.

@@ -253,8 +253,8 @@ mod tests {
         refused(|o| o.lan.outbound[0] = example::outbound("172.30.0.20", "tcp/139"));
         refused(|o| o.forward = vec![6882]);
         refused(|o| o.private = vec!["10.0.0.0/8".parse().unwrap()]);
-        let one = offer().lan.inbound[0].clone();
-        let many = refused(|o| o.lan.inbound = vec![one.clone(); MOST_EXCEPTIONS + 1]);
+        let one = offer().lan.inbound[0];
+        let many = refused(|o| o.lan.inbound = vec![one; MOST_EXCEPTIONS + 1]);
         assert!(many.contains("is the most"), "{many}");
         refused(|o| o.addresses = vec!["10.64.0.2/32".parse().unwrap(); MOST + 1]);
         let narrower =

@@ -84,22 +84,19 @@ impl Hands {
     }
 
     /// Puts an order in force: rules first, as one transaction, because they hold whatever the routes say.
-    pub(super) fn enforce(&mut self, order: &Order, guard: &Guard) -> Event {
+    pub(super) fn enforce(&mut self, order: &Order, guard: &Guard) -> Result<Enforced, Refusal> {
         let number = order.number;
         // One that was overtaken would take back what the newer one holds.
         if number < self.number {
-            let refusal = Refusal::Unknown("it was overtaken by a newer order".to_owned());
-            return Event::Refused { number, refusal };
+            let why = "it was overtaken by a newer order".to_owned();
+            return Err(Refusal::Unknown(why));
         }
         self.number = number;
-        let bare = match self.load(order, guard) {
-            Ok(bare) => bare,
-            Err(refusal) => return Event::Refused { number, refusal },
-        };
+        let bare = self.load(order, guard)?;
         let now = Instant::now();
         self.sensor.follow(self.rules.devices(), &order.policy, now);
         let routes = self.route(&order.plan).err();
-        Event::Enforced(Enforced {
+        Ok(Enforced {
             number,
             routes,
             bare,

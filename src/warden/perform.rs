@@ -29,7 +29,13 @@ impl Warden {
 
     fn perform(&mut self, doing: Do) -> Option<Event> {
         match doing {
-            Do::Enforce(order) => return Some(self.hands.enforce(&order, &self.guard)),
+            Do::Enforce(order) => {
+                let number = order.number;
+                return Some(match self.hands.enforce(&order, &self.guard) {
+                    Ok(enforced) => Event::Enforced(enforced),
+                    Err(refusal) => Event::Refused { number, refusal },
+                });
+            }
             Do::Verify => return self.hands.verify(),
             Do::LinksDown => return Some(Event::LinksDown(self.hands.links_down())),
             Do::SetDown(device) => self.hands.set_down(&device),

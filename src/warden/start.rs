@@ -13,7 +13,7 @@ use super::uplink::Uplink;
 use super::watcher::Watcher;
 use super::{Engines, Start};
 use crate::config::Config;
-use crate::guard::{self, Do, Event, Guard, Topology};
+use crate::guard::{self, Do, Event, Guard, Note, Topology};
 use crate::link::Listener;
 use crate::net::{Fwmark, IfName};
 use crate::sys::link;
@@ -140,34 +140,22 @@ pub(super) async fn enter(start: &mut Start, armed: Armed) -> Result<Ready, Star
 
 /// The first order. What the kernel refuses here ends the start, with deny-all in force; routes are tried again later.
 fn begin(guard: &mut Guard, hands: &mut Hands) -> Result<(), StartError> {
+    // The first look leads to one order, or to why there is none.
     for doing in guard.handle(Event::Look, Instant::now()) {
-        // The first look leads to one order, or to why there is none.
-        let Do::Enforce(order) = doing else {
-            let why = "no rules follow from the configuration and the uplink".to_owned();
-            return Err(StartError::Refused(refusal(&doing).unwrap_or(why)));
-        };
-        match hands.enforce(&order, guard) {
-            Event::Refused { refusal, .. } => return Err(StartError::Refused(refusal.to_string())),
-            outcome => {
-                let Event::Enforced(enforced) = &outcome else {
-                    continue;
-                };
-                if let Some(why) = &enforced.routes {
-                    return Err(StartError::Refused(why.clone()));
-                }
-                // Nobody waits for an answer yet.
-                drop(guard.handle(outcome, Instant::now()));
+        if let Do::Note(Note::Failed(why)) = doing {
+            return Err(StartError::Refused(why));
+        }
+        if let Do::Enforce(order) = doing {
+            let enforced = hands.enforce(&order, guard);
+            let enforced = enforced.map_err(|refusal| StartError::Refused(refusal.to_string()))?;
+            if let Some(why) = enforced.routes {
+                return Err(StartError::Refused(why));
             }
+            // Nobody waits for an answer yet.
+            drop(guard.handle(Event::Enforced(enforced), Instant::now()));
         }
     }
     Ok(())
-}
-
-fn refusal(doing: &Do) -> Option<String> {
-    match doing {
-        Do::Note(guard::Note::Failed(why)) => Some(why.clone()),
-        _ => None,
-    }
 }
 
 /// A sealed namespace has no device that leads anywhere.

@@ -403,8 +403,8 @@ mod tests {
     #[test]
     fn a_page_fits_a_small_terminal() {
         let mut crowded = example::connected();
-        crowded.lan.inbound = vec![crowded.lan.inbound[0].clone(); 9];
-        crowded.lan.outbound = vec![crowded.lan.outbound[0].clone(); 9];
+        crowded.lan.inbound = vec![crowded.lan.inbound[0]; 9];
+        crowded.lan.outbound = vec![crowded.lan.outbound[0]; 9];
         for status in example::all().into_iter().chain([crowded]) {
             let page = render(&status, Style::Plain);
             assert!(page.lines().count() <= 26, "{page}");

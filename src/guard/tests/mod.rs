@@ -62,22 +62,23 @@ fn elsewhere() -> Config {
 }
 
 fn orders(doing: &[Do]) -> Vec<&Order> {
-    let order = |it: &'_ Do| matches!(it, Do::Enforce(_));
-    let orders = doing.iter().filter(|it| order(it));
+    let mut orders = Vec::new();
+    for it in doing {
+        if let Do::Enforce(order) = it {
+            orders.push(order.as_ref());
+        }
+    }
     orders
-        .filter_map(|it| match it {
-            Do::Enforce(order) => Some(order.as_ref()),
-            _ => None,
-        })
-        .collect()
 }
 
 fn answers(doing: &[Do]) -> Vec<Answer> {
-    let answer = |it: &Do| match it {
-        Do::Answer(answer) => Some(answer.clone()),
-        _ => None,
-    };
-    doing.iter().filter_map(answer).collect()
+    let mut answers = Vec::new();
+    for it in doing {
+        if let Do::Answer(answer) = it {
+            answers.push(answer.clone());
+        }
+    }
+    answers
 }
 
 fn confirm(guard: &mut Guard, doing: &[Do]) -> Vec<Do> {
