@@ -164,6 +164,7 @@ fn a_joined_nobody_does_not_end_the_engine_and_who_could_is_named() {
         let mut own = lab.ns.start("app", Command::new("sleep").arg("1000"));
         assert!(doctor().contains("can end the engine, being the same user"));
         own.kill().unwrap();
+        own.wait().unwrap();
         return;
     }
     let kill = ["--", "kill", "-9", &engine];

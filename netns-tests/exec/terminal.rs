@@ -160,18 +160,18 @@ fn a_program_is_used_as_on_the_terminal_that_it_was_started_from() {
     let ask = r#"$IN sh -c 'stty size; read -r line; echo "line=$line"; exit 7'; echo status=$?"#;
     shell.line(ask, "24 80");
     shell.line("what I typed", "line=what I typed");
-    shell.until("status=7");
+    shell.until("status=7\r\n$ ");
     // A shell in it has job control, and its prompt.
     shell.line("$IN bash --norc --noprofile -i", "$ ");
     shell.line("echo inner=$((6 * 7))", "inner=42");
     shell.line("sh -c 'echo one=$((6 * 7)); exec sleep 1000'", "one=42");
     shell.keys("\x1a");
     shell.until("Stopped");
-    // bash warns of stopped jobs until it has buried this one.
-    shell.line(
-        "kill -KILL %1; while jobs %1 2>/dev/null | grep -q .; do :; done; exit 3",
-        "exit",
-    );
+    shell.until("$ ");
+    shell.line("fg", "sleep 1000");
+    shell.keys("\x03");
+    shell.until("$ ");
+    shell.line("exit 3", "exit\r\n$ ");
     shell.line("echo status=$?", "status=3");
     // What the terminal sends: its size, Ctrl-C and Ctrl-Z.
     let trap =
@@ -180,6 +180,7 @@ fn a_program_is_used_as_on_the_terminal_that_it_was_started_from() {
     size(&shell.master, 50, 132);
     shell.until("50 132");
     shell.keys("\x03");
+    shell.until("$ ");
     shell.line("echo status=$?", "status=130");
     shell.line(
         "$IN sh -c 'echo three=$((6 * 7)); exec sleep 1000'",
@@ -187,6 +188,7 @@ fn a_program_is_used_as_on_the_terminal_that_it_was_started_from() {
     );
     shell.keys("\x1a");
     shell.until("Stopped");
+    shell.until("$ ");
     // The shell's terminal is as it was.
     let said = shell.line("stty -a; echo modes=$((6 * 7))", "modes=42");
     assert!(
@@ -195,6 +197,7 @@ fn a_program_is_used_as_on_the_terminal_that_it_was_started_from() {
     );
     shell.line("fg", "sleep 1000");
     shell.keys("\x03");
+    shell.until("$ ");
     shell.line("echo status=$?", "status=130");
     // A signal that ends the program ends the command.
     shell.line("$IN sh -c 'kill -TERM $$'; echo status=$?", "status=143");

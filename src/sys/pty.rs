@@ -118,7 +118,9 @@ impl Pty {
         if let Some(owner) = owner {
             fchown(&slave, Some(Uid::from_raw(owner)), None)?;
         }
-        if let Ok(settings) = tcgetattr(model) {
+        // In the background they are those of the shell that reads a line, which shows its keys by itself.
+        let settings = model.is_ours().then(|| tcgetattr(model));
+        if let Some(Ok(settings)) = settings {
             tcsetattr(&slave, OptionalActions::Now, &settings)?;
         }
         resize(&master, model);
