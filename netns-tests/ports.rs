@@ -1,16 +1,18 @@
 //! An ordinary user takes every port that he can get. What is the gateway's own was never let go.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::UdpSocket;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Resource, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::lab::conf::Conf;
 use crate::lab::gateway::PATIENCE;
 use crate::lab::tunnel::assert_inside;
 use crate::lab::{Lab, wait};
 
-/// All ports that a socket without a wish may get; few, so that the test is short.
-const PORTS: std::ops::RangeInclusive<u16> = 41000..=41040;
+/// All ports that a socket without a wish may get; as few as the gateway takes for no attack on its network.
+const PORTS: std::ops::RangeInclusive<u16> = 41000..=42100;
 
 /// Takes all that are free, and tries the others again and again until it is dropped.
 struct Taker {
@@ -23,13 +25,13 @@ impl Taker {
         let stop = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
         let told = stop.clone();
         let thread = lab.ns.spawn("app", move || {
-            let mut taken: Vec<(u16, UdpSocket)> = Vec::new();
+            let mut taken = BTreeMap::new();
             while !told.load(std::sync::atomic::Ordering::Relaxed) {
                 for port in PORTS {
-                    if !taken.iter().any(|(known, _)| *known == port)
+                    if let Entry::Vacant(entry) = taken.entry(port)
                         && let Ok(socket) = UdpSocket::bind(("0.0.0.0", port))
                     {
-                        taken.push((port, socket));
+                        entry.insert(socket);
                     }
                 }
                 std::thread::sleep(std::time::Duration::from_micros(200));
@@ -56,6 +58,9 @@ impl Drop for Taker {
 
 #[test]
 fn with_every_port_taken_it_comes_back_after_a_flap_and_after_an_engine() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
     let lab = Lab::new();
     let (first, last) = (PORTS.start(), PORTS.end());
     lab.ns.enter("app", || {

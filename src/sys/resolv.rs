@@ -42,20 +42,21 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Makes `nameservers` the only resolvers, in place, and keeps the former lines as comments. Nothing
-/// is written when the file is that already.
+/// is written when the file is that already. Returns whether it was written.
 ///
 /// # Errors
 /// Where the file cannot be read or written. A missing file is created.
-pub fn rewrite(path: &Path, nameservers: &[Ipv4Addr]) -> Result<(), ResolvError> {
+pub fn rewrite(path: &Path, nameservers: &[Ipv4Addr]) -> Result<bool, ResolvError> {
     let before = read(path)?;
     let after = content(&before, nameservers);
     if before == after {
-        return Ok(());
+        return Ok(false);
     }
     match write(path, &after) {
+        Ok(()) => Ok(true),
         // Somebody wrote it for us.
-        Err(_) if nameservers_of(&before).eq(nameservers.iter().copied().map(Some)) => Ok(()),
-        other => other,
+        Err(_) if nameservers_of(&before).eq(nameservers.iter().copied().map(Some)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::net::{IfName, Uplink};
 use crate::plan::departed::{FarEnd, Heard, is_taken};
 use crate::plan::interference::{Guarded, Judged, Memory, Role, Seen};
 use crate::sys::interference::{look, undo, whereabouts};
+use crate::sys::link;
 
 /// What there was at first, and the uplink as it was seen last.
 #[derive(Default)]
@@ -75,14 +76,28 @@ impl Interference {
             far_end: it.far_end,
         });
         let before = match now {
-            Some(now) => self.uplink.replace(now)?,
+            Some(now) => {
+                let same = |before: &Known| before.index == now.index;
+                let before = self.uplink.take_if(|before| !same(before));
+                self.uplink = Some(now);
+                before?
+            }
             None => self.uplink.take()?,
         };
-        let is_there = crate::sys::link::devices().map_or(true, |devices| {
-            devices.iter().any(|device| device.index == before.index)
-        });
-        let taken = !is_there && is_taken(whereabouts(before.far_end), heard);
-        taken.then_some(before.name)
+        match link::devices() {
+            // It is down, or no uplink any more; it may still be taken.
+            Ok(devices) if devices.iter().any(|it| it.index == before.index) => {
+                self.uplink.get_or_insert(before);
+                None
+            }
+            Ok(_) => is_taken(whereabouts(before.far_end), heard).then_some(before.name),
+            // It could not be told: the next look tries again, with as little that was heard.
+            Err(_) => {
+                self.uplink.get_or_insert(before);
+                self.lost |= heard == Heard::NotAll;
+                None
+            }
+        }
     }
 }
 

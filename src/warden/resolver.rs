@@ -168,12 +168,9 @@ fn look(path: &Path, nameservers: Option<Vec<Ipv4Addr>>) -> Outcome {
     let former = text.as_deref().ok().and_then(former);
     let (mut differed, mut failed) = (false, None);
     if let Some(nameservers) = &nameservers {
-        let written = || matches!(resolv::is_written(path, nameservers), Ok(true));
-        if !written() {
-            let outcome = resolv::rewrite(path, nameservers);
-            failed = outcome.err().map(|error| error.to_string());
-            // A file that cannot be written but names the same, as Docker's may, stays as it is.
-            differed = failed.is_none() && written();
+        match resolv::rewrite(path, nameservers) {
+            Ok(written) => differed = written,
+            Err(error) => failed = Some(error.to_string()),
         }
     }
     Outcome {

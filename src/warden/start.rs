@@ -133,6 +133,11 @@ pub(super) async fn enter(start: &mut Start, armed: Armed) -> Result<Ready, Star
     hands.tunnel.configure(&guard.plan().tunnel)?;
     hands.keep(&guard);
     begin(&mut guard, &mut hands)?;
+    // What is there before an engine runs is an operator's business. Nothing was there that could have been taken.
+    let tunnel = &guard.config().tunnel.device;
+    let _ = hands
+        .interference
+        .look(guard.uplink(), tunnel, &mut hands.record);
     hands.follow(guard.config(), guard.is_sealed());
     hands.set_sysctls(&guard.plan());
     Ok(Ready { guard, hands })
