@@ -179,12 +179,12 @@ impl Identity {
 }
 
 /// `None`: the public key is one of the few with which the result is zero for everybody (RFC 7748, section 6.1).
-fn exchange(private: &StaticSecret, public: &PublicKey) -> Option<SharedSecret> {
+pub(super) fn exchange(private: &StaticSecret, public: &PublicKey) -> Option<SharedSecret> {
     let shared = private.diffie_hellman(public);
     shared.was_contributory().then_some(shared)
 }
 
-fn key(bytes: &[u8]) -> PublicKey {
+pub(super) fn key(bytes: &[u8]) -> PublicKey {
     let mut key = [0; KEY];
     key.copy_from_slice(bytes);
     PublicKey::from(key)

@@ -32,3 +32,6 @@ pub(super) mod kind {
 pub(super) const KEY: usize = 32;
 /// Bytes of a TAI64N timestamp.
 pub(super) const TIMESTAMP: usize = 12;
+
+#[cfg(test)]
+mod tests;
