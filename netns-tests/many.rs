@@ -107,8 +107,9 @@ fn ten_thousand_exceptions_are_agreed_on_in_the_sealed_topology() {
     sealed.start_warden(&[]);
     sealed.start_engine();
     let has = |count: usize| {
-        sealed.wait_for("they are agreed on", |s| {
-            s.ready() && s.lan.inbound.len() == count
+        wait("they are agreed on", PATIENCE, || {
+            let status = sealed.status()?;
+            (status.ready() && status.lan.inbound.len() == count).then_some(())
         });
     };
     has(10_000);

@@ -19,7 +19,8 @@ mod diagnostic;
 #[cfg(test)]
 pub(crate) mod drawn;
 mod env;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub(crate) mod example;
 mod field;
 mod file;

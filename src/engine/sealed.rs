@@ -27,8 +27,10 @@ use crate::wireguard::Snapshot;
 /// How often the warden is looked for.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How long a warden may take to answer.
+/// How long a warden may take to answer, and how much longer for each so many LAN exceptions, which it has to put in
+/// force first: one that is given up and asked again would begin anew each time.
 const PATIENCE: Duration = Duration::from_secs(3);
+const EXCEPTIONS: usize = 300;
 
 /// What the engine starts from.
 pub struct Start {
@@ -209,7 +211,7 @@ async fn find(
                 Told::Reload(new) => *config = *new,
             },
         }
-        let knock = time::timeout(PATIENCE, knock(config)).await;
+        let knock = time::timeout(patience(config), knock(config)).await;
         let why = match knock {
             Ok(Ok((link, welcome))) => return Ok(Some((link, welcome, pending))),
             Ok(Err(Absent::Never(error))) => return Err(error),
@@ -249,6 +251,11 @@ async fn knock(config: &Config) -> Result<(Link, Welcome), Absent> {
         Err(EngineError::Link(error)) => Err(broken(error)),
         Err(error) => Err(Absent::Never(error)),
     }
+}
+
+fn patience(config: &Config) -> Duration {
+    let exceptions = config.lan.inbound.len() + config.lan.outbound.len();
+    PATIENCE + Duration::from_secs((exceptions / EXCEPTIONS) as u64)
 }
 
 fn absent(path: &Path, error: &io::Error) -> Absent {

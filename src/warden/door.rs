@@ -18,6 +18,9 @@ use crate::sys::{async_fd, seqpacket};
 /// How long somebody at the door may take to say what he wants.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long an engine may take to say the rest, once it has said who it is: thousands of LAN exceptions are long.
+const OFFER: Duration = Duration::from_secs(5);
+
 /// How often the log says that somebody was turned away: whoever can come can come often.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -161,7 +164,9 @@ impl Door {
                          run both from the same image"
                     );
                     self.send_away(&mut guest, Decline::Version(VERSION), &said);
-                } else if guest.user != wanted {
+                } else if guest.user == wanted {
+                    guest.until = Instant::now() + OFFER;
+                } else {
                     self.refuse_user(&mut guest);
                 }
                 self.guest = Some(guest);
