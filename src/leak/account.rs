@@ -11,7 +11,7 @@ const UNDER_WAY: Duration = Duration::from_millis(250);
 
 /// Frames that may be under way when the rules are replaced under traffic, counted by those before: the ring
 /// of a veth (`VETH_RING_SIZE`, drivers/net/veth.c).
-const RING: u64 = 256;
+pub const RING: u64 = 256;
 
 /// What was read at one moment: first the devices, then the rules, so that a frame under way between the
 /// two is counted and not yet sent, never the other way round.

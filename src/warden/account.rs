@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::record::{Seen, unix_ms};
 use super::renames::Renames;
 use crate::config::Lan;
+pub(super) use crate::leak::account::RING as EXCUSED;
 use crate::leak::account::{Account, Reading};
 use crate::leak::evidence::{Evidence, Sensor};
 use crate::link::Accounting as Fact;
@@ -41,6 +42,11 @@ impl Accounting {
     /// Whether all that leaves is accounted for.
     pub(super) fn fact(&self) -> &Fact {
         &self.fact
+    }
+
+    /// Somebody changed the rules, and what they had counted may be gone.
+    pub(super) fn excuse(&mut self) {
+        self.account.excuse();
     }
 
     /// What the devices sent so far. Read before the rules' counters: a frame is counted before it is sent.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::account::{Accounting, Scope};
+use super::account::{self, Accounting, Scope};
 use super::interference::Interference;
 use super::listeners::Listeners;
 use super::portal::Portal;
@@ -45,6 +45,8 @@ pub(super) struct Hands {
     /// When a probe was last refused by the rules on every device: milliseconds since 1970.
     pub(super) proven: Option<u64>,
     pub(super) armed_in: Duration,
+    /// Somebody changed our rules, and the guard has not heard of it.
+    differs: Option<Event>,
     /// How often counters are worth reading.
     pace: Pace,
     /// Found by accounting and probes, not yet told to the guard.
@@ -76,6 +78,7 @@ impl Hands {
             ipv6: Ipv6Fact::default(),
             proven: None,
             armed_in,
+            differs: None,
             pace: Pace::default(),
             found: Vec::new(),
             number: 0,
@@ -108,7 +111,7 @@ impl Hands {
         let mut pass = 0;
         loop {
             let draft = match self.rules.draft(&order.policy) {
-                Ok(None) => return Ok(Vec::new()),
+                Ok(None) => return Ok(self.bare()),
                 Ok(Some(draft)) => draft,
                 Err(error) => {
                     let why = format!("the devices cannot be listed: {error}");
@@ -127,7 +130,16 @@ impl Hands {
         }
         let scope = scope(&self.rules, guard);
         self.accounting.turn(&scope, Instant::now());
-        Ok(Vec::new())
+        Ok(self.bare())
+    }
+
+    /// Devices that no rule holds: all, in a sealed namespace of a kernel without rules.
+    fn bare(&self) -> Vec<IfName> {
+        if self.rules.kernel().rules {
+            Vec::new()
+        } else {
+            self.rules.devices().to_vec()
+        }
     }
 
     fn route(&mut self, plan: &Plan) -> Result<(), String> {
@@ -148,14 +160,21 @@ impl Hands {
 
     /// Whether the kernel still holds what was confirmed; what is to be told if it does not.
     pub(super) fn verify(&mut self) -> Option<Event> {
-        match self.rules.verify() {
-            Verified::Same => None,
+        self.differs.take().or_else(|| self.check())
+    }
+
+    fn check(&mut self) -> Option<Event> {
+        let event = match self.rules.verify() {
+            Verified::Same => return None,
             Verified::Differs(what) => {
                 self.record.undone("rules", &what);
-                Some(Event::RulesDiffer(what))
+                Event::RulesDiffer(what)
             }
-            Verified::Unread(why) => Some(Event::RulesUnread(why)),
-        }
+            Verified::Unread(why) => Event::RulesUnread(why),
+        };
+        // What they had counted may have gone with them, and was sent all the same.
+        self.accounting.excuse();
+        Some(event)
     }
 
     /// As [`Hands::count`], unless reading the counters takes so long that it is not done each time.
@@ -184,7 +203,14 @@ impl Hands {
         let seen = self
             .accounting
             .compare(sent, counted, &scope, Instant::now());
-        self.found.extend(seen);
+        let Some(seen) = seen else { return };
+        // Rules that somebody replaced have counted nothing since, so a few frames are no leak but his change.
+        if seen.evidence.count <= account::EXCUSED {
+            self.differs = self.differs.take().or_else(|| self.check());
+        }
+        if self.differs.is_none() || seen.evidence.count > account::EXCUSED {
+            self.found.push(seen);
+        }
     }
 
     /// What the sensors saw since the last call, kept.

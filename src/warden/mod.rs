@@ -45,6 +45,7 @@ use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::link::{Health, Link, ToEngine};
 use crate::net::{IfName, Stamps};
 use crate::plan::departed;
+use crate::ruleset::Lack;
 use crate::sys::fault;
 use crate::sys::nft::Armed;
 use child::Child;
@@ -150,12 +151,17 @@ pub async fn run(mut start: Start) -> Result<(), StartError> {
             (door, Child::none(Instant::now()))
         }
     };
+    let lacks = hands.rules.kernel().lacks();
+    let unheard = lacks
+        .into_iter()
+        .find(|it| matches!(it, Lack::Log | Lack::Rules));
+    let unheard = unheard.map(|lack| lack.to_string());
     let mut warden = Warden {
         guard,
         hands,
         child,
         door,
-        stopped: Stopped::listen(time::Instant::now()),
+        stopped: Stopped::listen(time::Instant::now(), unheard),
         reading: Reading::new(start.reload),
         knock: None,
         health: None,

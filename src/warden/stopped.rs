@@ -64,11 +64,11 @@ struct Ear {
 }
 
 impl Stopped {
-    /// Listens from now on.
-    pub(super) fn listen(now: Instant) -> Self {
+    /// Listens from now on. `unheard` is why the rules tell nothing, if they do not.
+    pub(super) fn listen(now: Instant, unheard: Option<String>) -> Self {
         let (sent, no_sent) = Ear::open(&[LOG_OUTPUT, LOG_EGRESS], LIMITS, BURST, now);
         let (came, no_came) = Ear::open(&[LOG_INPUT], LAN_LIMITS, LAN_BURST, now);
-        let problem = no_sent.or(no_came);
+        let problem = no_sent.or(no_came).or(unheard);
         if let Some(why) = &problem {
             warn!(why, "`vpngw blocked` will not know what is stopped");
         }
