@@ -1,5 +1,5 @@
 //! What the tunnel device may carry outwards, once more and without a firewall: a raw frame into the device passes no
-//! rule of `output`. [`verdict`] is asked about every destination when the value is made, so the two cannot differ.
+//! rule of `output`. [`verdict()`] is asked about every destination when the value is made, so the two cannot differ.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -20,7 +20,7 @@ pub const MOST_FDS: usize = 8;
 
 /// A connected pair: message boundaries are kept, and each end learns when the other is gone. Both
 /// ends are non-blocking and close on exec. The first is for the half that takes no descriptors
-/// ([`seqpacket::take_no_descriptors`]).
+/// (`seqpacket::take_no_descriptors`).
 ///
 /// # Errors
 /// Where the process has no descriptors left.

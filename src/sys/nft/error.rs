@@ -109,7 +109,7 @@ impl ApplyError {
         matches!(self.refused(), Some((Part::Rule(..), ENOENT)))
     }
 
-    /// Whether the egress chain may have failed for a device that is gone: list [`devices`] and try again.
+    /// Whether the egress chain may have failed for a device that is gone: list [`devices`](super::devices) and try again.
     /// Since Linux 6.16 a chain waits for its devices instead.
     pub fn device_gone(&self) -> bool {
         self.refused() == Some((Part::Chain(Family::Netdev, Hook::Egress), ENOENT))
