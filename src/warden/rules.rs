@@ -84,10 +84,7 @@ impl Rules {
             }
             return Err(error);
         }
-        self.blocked.turn();
-        self.passed.turn();
-        self.devices = draft.devices;
-        self.in_force = Some(draft.ruleset);
+        self.loaded(draft);
         Ok(())
     }
 
@@ -96,11 +93,19 @@ impl Rules {
     pub(super) fn close(&mut self) -> Result<Vec<IfName>, ApplyError> {
         let devices = nft::devices().map_err(ApplyError::from)?;
         let closed = self.armed.close(&devices, self.kernel)?;
+        self.loaded(Draft {
+            ruleset: closed.ruleset,
+            devices,
+        });
+        Ok(closed.uncovered)
+    }
+
+    /// New rules are in force: their counters begin at zero.
+    fn loaded(&mut self, now: Draft) {
         self.blocked.turn();
         self.passed.turn();
-        self.devices = devices;
-        self.in_force = Some(closed.ruleset);
-        Ok(closed.uncovered)
+        self.devices = now.devices;
+        self.in_force = Some(now.ruleset);
     }
 
     /// Whether another pass may do better: a device that the rules name is gone.

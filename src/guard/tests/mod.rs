@@ -97,22 +97,20 @@ fn refuse(guard: &mut Guard, doing: &[Do]) -> Vec<Do> {
     guard.handle(Event::Refused { number, refusal }, Instant::now())
 }
 
+/// Asks for the way to the example's server.
+fn ask(guard: &mut Guard, id: u64, now: Instant) -> Vec<Do> {
+    let permit = server(guard.config());
+    let port = Ok(PORT);
+    guard.handle(Event::Asked { id, permit, port }, now)
+}
+
 /// A guard whose first order is in force, with the way to the server open.
 fn open() -> Guard {
     let mut guard = shared(Some(uplink()));
     let now = Instant::now();
     let doing = guard.handle(Event::Look, now);
     confirm(&mut guard, &doing);
-    let permit = server(guard.config());
-    let port = Ok(PORT);
-    let doing = guard.handle(
-        Event::Asked {
-            id: 1,
-            permit,
-            port,
-        },
-        now,
-    );
+    let doing = ask(&mut guard, 1, now);
     let doing = confirm(&mut guard, &doing);
     assert!(matches!(
         answers(&doing)[..],

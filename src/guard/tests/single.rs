@@ -27,16 +27,7 @@ fn a_permission_is_granted_after_the_kernel_confirmed_it() {
     let now = Instant::now();
     let doing = guard.handle(Event::Look, now);
     confirm(&mut guard, &doing);
-    let permit = server(guard.config());
-    let port = Ok(PORT);
-    let doing = guard.handle(
-        Event::Asked {
-            id: 7,
-            permit,
-            port,
-        },
-        now,
-    );
+    let doing = ask(&mut guard, 7, now);
     assert!(answers(&doing).is_empty(), "nothing is confirmed yet");
     assert!(is_open(&orders(&doing)[0].policy));
     let doing = confirm(&mut guard, &doing);
@@ -53,16 +44,7 @@ fn a_refused_permission_leads_back_to_what_was_in_force() {
     let doing = guard.handle(Event::Look, now);
     let before = orders(&doing)[0].policy.clone();
     confirm(&mut guard, &doing);
-    let permit = server(guard.config());
-    let port = Ok(PORT);
-    let doing = guard.handle(
-        Event::Asked {
-            id: 1,
-            permit,
-            port,
-        },
-        now,
-    );
+    let doing = ask(&mut guard, 1, now);
     let doing = refuse(&mut guard, &doing);
     assert!(matches!(
         answers(&doing)[..],
@@ -135,16 +117,7 @@ fn an_operator_connects_while_a_new_configuration_is_refused() {
 fn an_engine_that_dies_between_grant_and_use_leaves_nothing_open() {
     let mut guard = open();
     let now = Instant::now();
-    let permit = server(guard.config());
-    let port = Ok(PORT);
-    let _ = guard.handle(
-        Event::Asked {
-            id: 2,
-            permit,
-            port,
-        },
-        now,
-    );
+    let _ = ask(&mut guard, 2, now);
     let doing = guard.handle(Event::EngineGone, now);
     assert!(!is_open(&orders(&doing)[0].policy));
     let doing = confirm(&mut guard, &doing);
@@ -158,16 +131,7 @@ fn an_engine_that_dies_between_grant_and_use_leaves_nothing_open() {
 fn an_uplink_that_vanishes_while_its_socket_is_handed_over_is_not_granted() {
     let mut guard = open();
     let now = Instant::now();
-    let permit = server(guard.config());
-    let port = Ok(PORT);
-    let _ = guard.handle(
-        Event::Asked {
-            id: 2,
-            permit,
-            port,
-        },
-        now,
-    );
+    let _ = ask(&mut guard, 2, now);
     let doing = guard.handle(Event::Observed(None), now);
     assert!(!is_open(&orders(&doing)[0].policy));
     let doing = confirm(&mut guard, &doing);
