@@ -25,6 +25,7 @@ fn policy() -> Option<Policy> {
             inbound: vec![inbound; 4],
             outbound: vec![outbound; 4],
         }),
+        beside: Vec::new(),
         tunnel: Some(TunnelPolicy {
             device: "tun0".parse().ok()?,
             addresses: vec!["10.64.0.2/32".parse().ok()?],

@@ -4,11 +4,19 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use crate::lab::classify::LanFlow;
 use crate::lab::flood::Flood;
+use crate::lab::services::{Service, Services};
 use crate::lab::tunnel::{Stream, assert_inside, ifindex};
-use crate::lab::{HOST, Lab, ROUTER, at, wait};
+use crate::lab::{APP, HOST, LAN, Lab, ROUTER, at, wait};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The neighbour's and our address on a second network.
+const BESIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 31, 0, 9), Ipv4Addr::new(172, 31, 0, 2)];
+
+/// Long enough for what must not come.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Another address of the router.
 const SECOND: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 254);
@@ -148,6 +156,99 @@ fn an_exception_is_not_in_the_main_table() {
         lab.app("ip -4 route show table 30322")
             .contains("172.28.0.0/16")
     );
+}
+
+/// The friendly host of the LAN and the gateway in a second network together.
+fn connect_second(lab: &Lab) {
+    let [far, own] = BESIDE;
+    let lines = format!(
+        "link add eth9 type veth peer name eth1 netns app\naddr add {far}/24 dev eth9\nlink set eth9 up\n"
+    );
+    lab.ns.feed("lan", "ip -batch -", &lines);
+    lab.app(&format!("ip addr add {own}/24 dev eth1"));
+    lab.app("ip link set eth1 up");
+}
+
+fn greeting(lab: &Lab, namespace: &str, to: (Ipv4Addr, u16), patience: Duration) -> Option<String> {
+    let stream = Stream::open(&lab.ns, namespace, at(to.0, to.1), patience);
+    stream.ok().map(|stream| stream.greeting)
+}
+
+/// A reverse proxy beside the gateway, in a network that is not that of the uplink.
+#[test]
+fn an_exception_works_on_the_network_that_it_names() {
+    let lab = Lab::new();
+    let [far, own] = BESIDE;
+    connect_second(&lab);
+    let any = Ipv4Addr::UNSPECIFIED;
+    let web = [8080, 8081].map(|port| Service::Tcp(at(any, port)));
+    let _web = Services::start(&lab.ns, "app", "web", web.to_vec());
+    let far_ports = [8989, 8990].map(|port| Service::Tcp(at(any, port)));
+    let _far = Services::start(&lab.ns, "lan", "far", far_ports.to_vec());
+    let open = || {
+        let web = |to, from| {
+            (
+                greeting(&lab, "lan", (to, 8080), PATIENCE),
+                Some(format!("web {from}\n")),
+            )
+        };
+        let visits = [web(APP, LAN), web(own, far)];
+        for (seen, wanted) in visits {
+            assert_eq!(seen, wanted);
+        }
+        let seen = greeting(&lab, "app", (far, 8989), PATIENCE);
+        assert_eq!(seen, Some(format!("far {own}\n")));
+    };
+    let closed = || {
+        assert_eq!(greeting(&lab, "lan", (own, 8081), SILENCE), None);
+        assert_eq!(greeting(&lab, "app", (far, 8990), SILENCE), None);
+    };
+    for port in [8080, 8081] {
+        assert!(
+            greeting(&lab, "lan", (own, port), PATIENCE).is_some(),
+            "the control"
+        );
+    }
+    for port in [8989, 8990] {
+        assert!(
+            greeting(&lab, "app", (far, port), PATIENCE).is_some(),
+            "the control"
+        );
+    }
+    lab.sensor.permit(|rules| {
+        rules.lan = vec![LanFlow {
+            protocol: 6,
+            local: Some(8080),
+            remote: LAN,
+            remote_port: None,
+        }];
+        rules.arp.push(LAN);
+    });
+    let mut conf = lab.conf();
+    conf.toml = "[lan]\ninbound = [{ from = \"172.30.0.0/24\", to = \"tcp/8080\" }, \
+                 { from = \"172.16.0.0/12\", to = \"tcp/8080\" }]\n\
+                 outbound = [{ to = \"172.31.0.9\", port = \"tcp/8989\" }]"
+        .into();
+    let gateway = lab.connect(&conf);
+    let mut stream = Stream::open(&lab.ns, "app", at(HOST, 7), PATIENCE).unwrap();
+    open();
+    closed();
+    let page = String::from_utf8(gateway.ctl(&["blocked"]).stdout).unwrap();
+    assert!(page.contains("172.31.0.9 to tcp/8081"), "{page}");
+
+    // It goes, and comes back: as `docker network disconnect` and `connect` do it. The tunnel is not touched.
+    lab.app("ip link del eth1");
+    stream.echo(PATIENCE).unwrap();
+    connect_second(&lab);
+    open();
+    closed();
+    stream.echo(PATIENCE).unwrap();
+    assert_inside(&lab.ns, 1);
+    let log = log(&lab);
+    assert!(!log.contains("uplink changed"), "{log}");
+    assert!(gateway.ctl(&["leaks"]).status.success());
+    gateway.wait_connected();
+    lab.sensor.verdict();
 }
 
 fn log(lab: &Lab) -> String {

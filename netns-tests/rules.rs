@@ -105,6 +105,7 @@ pub(crate) fn policy() -> Policy {
                 outbound("172.30.0.21", "udp/514"),
             ],
         }),
+        beside: Vec::new(),
         tunnel: Some(TunnelPolicy {
             device: name("tun0"),
             addresses: vec![

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,63 @@ fn a_configuration_that_cannot_be_opened_keeps_nobody_waiting() {
             .then_some(())
     });
     goes_on(&lab, gateway);
+}
+
+/// A file system in user space (FUSE) whose process has stopped: whoever opens the file waits until that is killed.
+#[test]
+fn a_file_whose_file_system_has_stopped_keeps_nobody_waiting() {
+    let lab = Lab::new();
+    let gateway = lab.connect(&lab.conf());
+    let files: [PathBuf; 2] = [
+        "/etc/resolv.conf".into(),
+        gateway.config.with_file_name("wg0.conf"),
+    ];
+    let _stopped = files.clone().map(|file| StoppedFuse::over(&lab, &file));
+    for file in files {
+        waits_in_open(&file);
+    }
+    gateway.wait_for("it is said of resolv.conf", PATIENCE, |s| {
+        s.dns
+            .problem
+            .as_ref()
+            .is_some_and(|why| why.contains("another program"))
+    });
+    gateway.signal(Signal::HUP);
+    wait("it is said of the configuration", PATIENCE, || {
+        let said = "another program keeps one of its files from being read";
+        log(&lab).contains(said).then_some(())
+    });
+    goes_on(&lab, gateway);
+}
+
+/// The process of a file system in user space, which answers nothing; killed when dropped, and its file system with it.
+struct StoppedFuse(std::process::Child);
+
+impl StoppedFuse {
+    /// Mounts it over a file: what was there cannot be reached any more.
+    fn over(lab: &Lab, file: &Path) -> Self {
+        let file = file.display();
+        let script = format!(
+            "exec 3<>/dev/fuse; \
+             mount -i -t fuse -o fd=3,rootmode=100644,user_id=0,group_id=0 stopped {file} && kill -STOP $$"
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).stdin(Stdio::null());
+        let child = lab.ns.start("app", &mut command);
+        let stat = format!("/proc/{}/stat", child.id());
+        wait("it is mounted, and stopped", PATIENCE, || {
+            let stat = fs::read_to_string(&stat).unwrap();
+            stat.contains(") T ").then_some(())
+        });
+        Self(child)
+    }
+}
+
+impl Drop for StoppedFuse {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The engine is stopped: it reads nothing, and another one takes its place.

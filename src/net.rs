@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
+pub mod beside;
 pub mod inside;
 pub mod lan;
 pub mod mtu;

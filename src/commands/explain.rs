@@ -241,7 +241,7 @@ impl Target {
     /// answer has to hold whatever the routes are.
     fn devices(&self, policy: &Policy) -> Vec<Device> {
         let tunnel = policy.tunnel.as_ref().map(|t| &t.device);
-        let uplink = policy.uplink.as_ref().map(|u| &u.device);
+        let lans: Vec<_> = policy.lans().map(|lan| lan.device).collect();
         let known = |name: &IfName| known(policy, name);
         // Invariant: both are device names.
         let name = |text: &str| text.parse::<IfName>().ok();
@@ -249,20 +249,20 @@ impl Target {
             vec![known(via)]
         } else if self.address.is_loopback() {
             name("lo").iter().map(known).collect()
-        } else if tunnel.is_none() && uplink.is_none() {
+        } else if tunnel.is_none() && lans.is_empty() {
             name("eth0").iter().map(known).collect()
         } else {
-            tunnel.into_iter().chain(uplink).map(known).collect()
+            tunnel.into_iter().chain(lans).map(known).collect()
         }
     }
 
     /// The packet that an ordinary program would send there by this device.
     fn flow(&self, policy: &Policy, device: &Device) -> Flow {
         let tunnel = policy.tunnel.as_ref().filter(|t| t.device == device.name);
-        let uplink = policy.uplink.as_ref().filter(|u| u.device == device.name);
+        let lan = policy.lan_on(&device.name);
         let own = tunnel
             .and_then(|t| t.addresses.first().map(|a| a.ip()))
-            .or_else(|| uplink.map(|u| u.address))
+            .or_else(|| lan.map(|lan| lan.address))
             .unwrap_or(Ipv4Addr::LOCALHOST);
         let source = match self.address {
             IpAddr::V4(_) => IpAddr::V4(own),
@@ -337,6 +337,7 @@ mod tests {
                 inbound: Vec::new(),
                 outbound: vec![example::outbound("192.168.1.20", "tcp/445")],
             }),
+            beside: Vec::new(),
             tunnel: Some(TunnelPolicy {
                 device: "tun0".parse().unwrap(),
                 addresses: vec!["10.64.0.2/32".parse().unwrap()],

@@ -8,11 +8,12 @@ use anyhow::Context;
 use super::exit::Failure;
 use super::load;
 use crate::config::{Config, Host};
+use crate::net::beside::Shares;
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::plan::Plan;
 use crate::policy::{Hole, Holes, Policy};
 use crate::ruleset::{Kernel, Lack, Ruleset};
-use crate::sys::{nft, route};
+use crate::sys::{link, nft, route};
 
 /// Stands for the source port of our socket, which is picked at random when it opens.
 const SOME_PORT: u16 = 40000;
@@ -65,13 +66,23 @@ pub fn preview(config: Option<&Path>) -> Result<Preview, Failure> {
         endpoint: hole,
         resolver: None,
     };
+    let links = link::addresses().context("look at the addresses of this namespace")?;
+    let tunnel = &config.tunnel;
+    let shares = Shares::of(
+        &config.lan,
+        uplink.as_ref(),
+        &tunnel.device,
+        tunnel.inside(),
+        &links,
+    );
     let policy = match &uplink {
         Some(uplink) => Policy::of(&config, uplink, holes).map_err(Failure::usage)?,
         None => Policy::without_uplink(&config),
     };
+    let policy = policy.shared_out(&shares);
     let (kernel, asked) = ask(&devices);
     let ruleset = Ruleset::of(&policy, &devices, kernel);
-    let plan = Plan::of(&config, uplink.as_ref(), mark, hole.as_ref());
+    let plan = Plan::of(&config, uplink.as_ref(), mark, hole.as_ref()).shared_out(&shares);
     Ok(Preview {
         config,
         uplink,

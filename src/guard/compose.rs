@@ -2,6 +2,7 @@
 
 use super::event::{Do, Order};
 use super::{Guard, Stage};
+use crate::net::beside::Shares;
 use crate::plan::Plan;
 use crate::policy::{Hole, Holes, Policy, PolicyError, Way};
 
@@ -42,10 +43,19 @@ impl Guard {
         if self.sealed.is_some() {
             return Policy::sealed(&self.config);
         }
-        let Some(uplink) = &self.uplink else {
-            return Ok(Policy::without_uplink(&self.config));
+        let policy = match &self.seen.uplink {
+            Some(uplink) => Policy::of(&self.config, uplink, self.holes())?,
+            None => Policy::without_uplink(&self.config),
         };
-        Policy::of(&self.config, uplink, self.holes())
+        Ok(policy.shared_out(&self.shares()))
+    }
+
+    /// On which device each LAN exception works.
+    fn shares(&self) -> Shares {
+        let (config, seen) = (&self.config, &self.seen);
+        let (uplink, tunnel) = (seen.uplink.as_ref(), &config.tunnel);
+        let inside = tunnel.inside();
+        Shares::of(&config.lan, uplink, &tunnel.device, inside, &seen.links)
     }
 
     fn holes(&self) -> Holes {
@@ -75,6 +85,7 @@ impl Guard {
     /// What the kernel shall look like, the firewall aside. The MTU of the tunnel is the warden's to find out.
     pub fn plan(&self) -> Plan {
         let hole = self.hole();
-        Plan::of(&self.config, self.uplink.as_ref(), self.mark, hole.as_ref())
+        let plan = Plan::of(&self.config, self.uplink(), self.mark, hole.as_ref());
+        plan.shared_out(&self.shares())
     }
 }

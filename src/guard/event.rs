@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::config::Config;
 use crate::gateway::{BlockReason, Command};
+use crate::net::beside::Link;
 use crate::net::{IfName, Uplink};
 use crate::plan::Plan;
 use crate::policy::{Permit, Policy, Way};
@@ -17,8 +18,8 @@ pub enum Event {
     Look,
     /// A second has passed.
     Tick,
-    /// The uplink as it is now.
-    Observed(Option<Uplink>),
+    /// The uplink, and the links beside it, as they are now.
+    Observed(Seen),
     /// The uplink could not be looked at; why.
     Unobserved(String),
     /// The resolver of the uplink that `resolv.conf` named before the gateway came, if it can be read.
@@ -69,6 +70,15 @@ pub enum Event {
     Reloaded(Box<Config>),
     /// The gateway ends.
     Stopping,
+}
+
+/// The links of the namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The uplink, if there is one.
+    pub uplink: Option<Uplink>,
+    /// Every link with an address that is up, the uplink and the tunnel among them.
+    pub links: Vec<Link>,
 }
 
 /// Rules that are in force.

@@ -39,7 +39,7 @@ impl Guard {
         let Some(way) = way::check(&self.config, resolver, permit)? else {
             return Ok(None);
         };
-        if self.uplink.is_none() {
+        if self.uplink().is_none() {
             return Err("there is no uplink".to_owned());
         }
         let port = port?;

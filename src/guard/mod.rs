@@ -25,7 +25,7 @@ mod reload;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-pub use event::{Answer, Do, Enforced, Event, News, Note, Order, Refusal, Reload};
+pub use event::{Answer, Do, Enforced, Event, News, Note, Order, Refusal, Reload, Seen};
 pub use leak::Leak;
 pub use offer::Offer;
 
@@ -48,7 +48,7 @@ pub struct Guard {
     mark: Fwmark,
     /// The resolver that `resolv.conf` named before the gateway came.
     former_resolver: Option<Ipv4Addr>,
-    uplink: Option<Uplink>,
+    seen: Seen,
     /// The one way across the uplink that is open.
     grant: Option<Grant>,
     /// Why everything is blocked. Only an operator takes it away.
@@ -104,8 +104,8 @@ pub struct Start {
     pub topology: Topology,
     /// The resolver that `resolv.conf` named.
     pub former_resolver: Option<Ipv4Addr>,
-    /// The uplink, if there is one already.
-    pub uplink: Option<Uplink>,
+    /// The links that are there already.
+    pub seen: Seen,
 }
 
 impl Guard {
@@ -124,7 +124,7 @@ impl Guard {
             config,
             sealed,
             former_resolver: start.former_resolver,
-            uplink: start.uplink,
+            seen: start.seen,
             grant: None,
             latch: None,
             kernel: Kernel::default(),
@@ -141,7 +141,7 @@ impl Guard {
         match event {
             Event::Look => self.enforce(),
             Event::Tick => self.tick(),
-            Event::Observed(uplink) => self.observed(uplink),
+            Event::Observed(seen) => self.observed(seen),
             Event::Unobserved(why) => self.unobserved(why),
             Event::Resolver(resolver) => {
                 self.former_resolver = resolver.or(self.former_resolver);
@@ -181,7 +181,12 @@ impl Guard {
 
     /// The uplink as it was seen last.
     pub fn uplink(&self) -> Option<&Uplink> {
-        self.uplink.as_ref()
+        self.seen.uplink.as_ref()
+    }
+
+    /// Devices beside the uplink that LAN exceptions are on.
+    pub fn beside(&self) -> impl Iterator<Item = &IfName> {
+        self.kernel.ordered.beside.iter().map(|lan| &lan.device)
     }
 
     /// Why everything is blocked, if it is.
@@ -213,15 +218,20 @@ impl Guard {
         }
     }
 
-    fn observed(&mut self, uplink: Option<Uplink>) -> Vec<Do> {
-        // Whatever appears in a sealed namespace, it is no uplink.
-        let uplink = uplink.filter(|_| self.sealed.is_none());
-        if uplink == self.uplink {
+    fn observed(&mut self, seen: Seen) -> Vec<Do> {
+        // Whatever appears in a sealed namespace, it is no uplink, and no exception works on it.
+        let seen = if self.is_sealed() {
+            Seen::default()
+        } else {
+            seen
+        };
+        let before = std::mem::replace(&mut self.seen, seen);
+        if before.uplink == self.seen.uplink {
             return self.enforce();
         }
         // The way names the device and the address that were.
         self.close();
-        self.uplink = uplink.clone();
+        let uplink = self.seen.uplink.clone();
         let mut doing = vec![Do::Note(Note::Uplink(uplink))];
         doing.extend(self.enforce());
         doing.push(Do::Tell(News::UplinkChanged));

@@ -29,8 +29,8 @@ pub fn permitted(policy: &Policy, device: &IfName, frame: &Frame) -> bool {
             judge(from, to, udp(from, to, false)) || judge(from, to, tcp(from, to))
         }
         Frame::Arp { from, .. } => {
-            let uplink = policy.uplink.as_ref();
-            uplink.is_some_and(|it| it.device == *device && it.address == from)
+            let lan = policy.lan_on(device);
+            lan.is_some_and(|lan| lan.address == from)
         }
         Frame::Ipv6 { .. }
         | Frame::Icmp { .. }

@@ -8,7 +8,7 @@ use super::message::{Message, ToWarden};
 use super::wire::{Packet, Parts};
 use crate::config::{Config, example};
 use crate::gateway::{BlockReason, Command};
-use crate::guard::{Do, Enforced, Event, Guard, Leak, Order, Refusal, Start, Topology};
+use crate::guard::{Do, Enforced, Event, Guard, Leak, Order, Refusal, Seen, Start, Topology};
 use crate::net::Uplink;
 use crate::policy::{Permit, way};
 
@@ -55,7 +55,7 @@ impl World {
             config,
             topology,
             former_resolver: None,
-            uplink: Some(uplink()).filter(|_| !sealed),
+            seen: seen(Some(uplink()).filter(|_| !sealed)),
         };
         // Invariant of the test's own clock: it is only ever added to.
         let now = epoch();
@@ -75,8 +75,8 @@ impl World {
         };
         let event = match first {
             b'0' => None,
-            b'1' => Some(Event::Observed(Some(uplink()))),
-            b'2' => Some(Event::Observed(None)),
+            b'1' => Some(Event::Observed(seen(Some(uplink())))),
+            b'2' => Some(Event::Observed(seen(None))),
             b'3' => Some(Event::Leaked(vec![Leak {
                 device: uplink().device,
                 what: "udp by eth0".to_owned(),
@@ -188,12 +188,14 @@ impl World {
 
 /// Nothing is open that the configuration does not hold.
 fn no_more_than(order: &Order, config: &Config) {
+    for lan in order.policy.lans() {
+        let inbound = |rule| config.lan.inbound.contains(rule);
+        let outbound = |rule| config.lan.outbound.contains(rule);
+        assert!(lan.inbound.iter().all(inbound) && lan.outbound.iter().all(outbound));
+    }
     let Some(uplink) = &order.policy.uplink else {
         return;
     };
-    let inbound = |rule| config.lan.inbound.contains(rule);
-    let outbound = |rule| config.lan.outbound.contains(rule);
-    assert!(uplink.inbound.iter().all(inbound) && uplink.outbound.iter().all(outbound));
     let Some(hole) = uplink.endpoint else {
         return;
     };
@@ -202,6 +204,13 @@ fn no_more_than(order: &Order, config: &Config) {
         way::check(config, None, &Permit::Endpoint { peer, address }).is_ok()
     });
     assert!(held, "{hole:?}");
+}
+
+fn seen(uplink: Option<Uplink>) -> Seen {
+    Seen {
+        uplink,
+        ..Seen::default()
+    }
 }
 
 fn uplink() -> Uplink {

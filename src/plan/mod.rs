@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 
 use crate::config::Config;
+use crate::net::beside::{Link, Shares};
 use crate::net::{Fwmark, IfName, Uplink, networks};
 use crate::policy::Hole;
 
@@ -27,7 +28,7 @@ pub use diff::{Change, changes, restored};
 pub use route::{Kind, MAIN, PROTOCOL, Route, Scope};
 pub use rule::{Flow, OURS, PORTS, Packets, Rule, RuleChange, rule_changes};
 pub use sysctl::{Sysctl, sysctls};
-pub use uplink::{Address, choose, resume};
+pub use uplink::{choose, resume};
 
 /// Routing table of packets that carry our mark, and of nothing else. Any free number does
 /// (253 to 255 are taken, iproute2 `rt_tables`).
@@ -84,8 +85,21 @@ pub struct Tunnel {
     pub addresses: Vec<Ipv4Network>,
 }
 
+impl Tunnel {
+    /// The tunnel device that `config` wants.
+    pub fn of(config: &Config) -> Self {
+        let tunnel = &config.tunnel;
+        Self {
+            device: tunnel.device.clone(),
+            mtu: tunnel.mtu,
+            tx_queue: TX_QUEUE,
+            addresses: tunnel.addresses.clone(),
+        }
+    }
+}
+
 impl Plan {
-    /// What `config` leads to on this uplink. `hole` is the one flow across the uplink that is open:
+    /// What `config` leads to on this uplink, all LAN exceptions being on its side. `hole` is the one flow across the uplink that is open:
     /// the endpoint, or the resolver that is asked for its address.
     pub fn of(config: &Config, uplink: Option<&Uplink>, mark: Fwmark, hole: Option<&Hole>) -> Self {
         let device = &config.tunnel.device;
@@ -100,18 +114,45 @@ impl Plan {
         let mut devices = vec![device.clone()];
         devices.extend(uplink.map(|uplink| uplink.device.clone()));
         Self {
-            tunnel: Tunnel {
-                device: device.clone(),
-                mtu: config.tunnel.mtu,
-                tx_queue: TX_QUEUE,
-                addresses: config.tunnel.addresses.clone(),
-            },
+            tunnel: Tunnel::of(config),
             uplink: uplink.cloned(),
             routes,
             rules,
             sysctls: sysctls(&devices),
             nameservers: config.tunnel.dns.clone(),
         }
+    }
+
+    /// The same, with each LAN exception on the device that it works on.
+    #[must_use]
+    pub fn shared_out(mut self, shares: &Shares) -> Self {
+        if shares.beside.is_empty() {
+            return self;
+        }
+        let on_the_uplink = self.uplink.as_ref().map(|uplink| uplink.device.clone());
+        let by_the_uplink = |route: &Route| {
+            route.table == PROGRAMS && route.device.is_some() && route.device == on_the_uplink
+        };
+        let elsewhere = |route: &Route| {
+            let mut links = shares.beside.iter().map(|share| share.link.address);
+            links.any(|link| route.destination.is_subnet_of(networks::masked(link)))
+        };
+        self.routes
+            .retain(|route| !(by_the_uplink(route) && elsewhere(route)));
+        let routes = shares.beside.iter().flat_map(|share| {
+            let Link { device, address } = &share.link;
+            let source = Some(address.ip());
+            let clients = share.lan.inbound.iter().map(|rule| rule.from());
+            let hosts = share.lan.outbound.iter().map(|rule| rule.to().into());
+            let on_link = move |network| Route::on_link(PROGRAMS, network, device, source);
+            clients.chain(hosts).map(on_link)
+        });
+        self.routes.extend(dedup(routes.collect()));
+        let tunnel = std::iter::once(&self.tunnel.device).chain(&on_the_uplink);
+        let beside = shares.beside.iter().map(|share| &share.link.device);
+        let devices: Vec<_> = tunnel.chain(beside).cloned().collect();
+        self.sysctls = sysctls(&devices);
+        self
     }
 }
 
@@ -281,6 +322,33 @@ mod tests {
         ] {
             assert!(lines.iter().any(|line| line == wanted), "{lines:#?}");
         }
+    }
+
+    #[test]
+    fn an_exception_of_a_second_network_leads_there() {
+        let mut config = config();
+        config.lan.inbound[0] = crate::config::example::inbound("172.16.0.0/12", "tcp/8080");
+        config.lan.outbound[0] = crate::config::example::outbound("172.31.0.9", "tcp/8989");
+        let links = [Link {
+            device: "eth1".parse().unwrap(),
+            address: "172.31.0.2/24".parse().unwrap(),
+        }];
+        let inside = config.tunnel.inside();
+        let tunnel = &config.tunnel.device;
+        let shares = Shares::of(&config.lan, Some(&uplink()), tunnel, inside, &links);
+        let plan = plan(&config).shared_out(&shares);
+        let lines = lines(&plan);
+        for wanted in [
+            "172.16.0.0/12 via 172.30.0.1 dev eth0 src 172.30.0.2 onlink proto 30 table 30322",
+            "172.31.0.0/24 dev eth1 scope link src 172.31.0.2 proto 30 table 30322",
+            "172.31.0.9 dev eth1 scope link src 172.31.0.2 proto 30 table 30322",
+        ] {
+            assert!(lines.iter().any(|line| line == wanted), "{lines:#?}");
+        }
+        let by_the_uplink = |line: &&String| line.contains("172.31") && line.contains("eth0");
+        assert_eq!(lines.iter().find(by_the_uplink), None);
+        let of_eth1 = plan.sysctls.iter().filter(|sysctl| sysctl.scope == "eth1");
+        assert!(of_eth1.count() > 0);
     }
 
     #[test]

@@ -6,16 +6,8 @@ use ipnetwork::Ipv4Network;
 
 use super::MEMORY;
 use super::route::{Kind, MAIN, Route};
+use crate::net::beside::Link;
 use crate::net::{IfName, Uplink};
-
-/// An address of a device that is up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The device.
-    pub device: IfName,
-    /// Our address, with the prefix of the link.
-    pub network: Ipv4Network,
-}
 
 /// The uplink: the device of the default route in the main table, else of the one an earlier run of
 /// ours took from there, else the configured device. `own` is the tunnel, which never is it.
@@ -23,7 +15,7 @@ pub struct Address {
 /// `None` where there is no such route, or the device has no address or is down.
 pub fn choose(
     routes: &[Route],
-    addresses: &[Address],
+    addresses: &[Link],
     configured: Option<&IfName>,
     own: &IfName,
 ) -> Option<Uplink> {
@@ -57,10 +49,10 @@ pub fn choose(
 /// The uplink as it was before its link went down and came up again, or with the address it has now,
 /// when the kernel has forgotten its routes and nobody has set them anew. `None` where the device is
 /// down, or its router is on none of its networks.
-pub fn resume(last: &Uplink, addresses: &[Address]) -> Option<Uplink> {
+pub fn resume(last: &Uplink, addresses: &[Link]) -> Option<Uplink> {
     let of_device = || {
-        let own = |address: &&Address| address.device == last.device;
-        addresses.iter().filter(own).map(|address| address.network)
+        let own = |address: &&Link| address.device == last.device;
+        addresses.iter().filter(own).map(|link| link.address)
     };
     let same = || of_device().find(|network| *network == last.address);
     let near = || of_device().find(|network| last.gateway.is_some_and(|ip| network.contains(ip)));
@@ -72,7 +64,7 @@ pub fn resume(last: &Uplink, addresses: &[Address]) -> Option<Uplink> {
 }
 
 /// On a link without a router every destination is a neighbour.
-fn by_device(addresses: &[Address], device: &IfName, own: &IfName) -> Option<Uplink> {
+fn by_device(addresses: &[Link], device: &IfName, own: &IfName) -> Option<Uplink> {
     (device != own).then_some(())?;
     Some(Uplink {
         device: device.clone(),
@@ -84,7 +76,7 @@ fn by_device(addresses: &[Address], device: &IfName, own: &IfName) -> Option<Upl
 /// The address a packet to the router would have: what the route says, else that of the router's own
 /// network, else the first.
 fn address(
-    addresses: &[Address],
+    addresses: &[Link],
     device: &IfName,
     gateway: Option<Ipv4Addr>,
     source: Option<Ipv4Addr>,
@@ -93,7 +85,7 @@ fn address(
         addresses
             .iter()
             .filter(|address| &address.device == device)
-            .map(|address| address.network)
+            .map(|link| link.address)
     };
     let said = source.and_then(|source| of_device().find(|network| network.ip() == source));
     let near = || gateway.and_then(|gateway| of_device().find(|network| network.contains(gateway)));
@@ -119,16 +111,16 @@ mod tests {
         }
     }
 
-    fn addresses() -> Vec<Address> {
+    fn addresses() -> Vec<Link> {
         [
             ("tun0", "10.64.0.2/32"),
             ("eth0", "192.168.9.9/24"),
             ("eth0", "172.30.0.2/24"),
             ("eth1", "10.9.0.2/16"),
         ]
-        .map(|(device, network)| Address {
+        .map(|(device, network)| Link {
             device: device.parse().unwrap(),
-            network: network.parse().unwrap(),
+            address: network.parse().unwrap(),
         })
         .to_vec()
     }
@@ -188,9 +180,9 @@ mod tests {
     fn an_uplink_resumes_with_another_address_on_the_routers_network() {
         let moved = |network: &str| {
             let network = network.parse().unwrap();
-            [Address {
+            [Link {
                 device: uplink().device,
-                network,
+                address: network,
             }]
         };
         let resumed = resume(&uplink(), &moved("172.30.0.77/24")).unwrap();

@@ -58,6 +58,7 @@ impl IntoTunnel {
         };
         let policy = Policy {
             uplink: None,
+            beside: Vec::new(),
             tunnel: Some(tunnel.clone()),
         };
         let passes = |destination: u32, port: u16| {
@@ -246,7 +247,7 @@ mod tests {
                 outbound: Vec::new(),
             });
             let judged = into.judge(source, destination, protocol.ports().map(|(_, _, port)| port));
-            let said = verdict(&Policy { uplink, tunnel: Some(tunnel) }, &flow);
+            let said = verdict(&Policy { uplink, beside: Vec::new(), tunnel: Some(tunnel) }, &flow);
             prop_assert_eq!(judged.is_ok(), said.accept, "{:?} {:?}", judged, said);
         }
     }

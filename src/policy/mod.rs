@@ -26,6 +26,8 @@ pub use way::Way;
 pub struct Policy {
     /// What the uplink may carry; `None` is nothing, not even ARP.
     pub uplink: Option<UplinkPolicy>,
+    /// What devices beside the uplink may carry: LAN exceptions for their own networks, and ARP.
+    pub beside: Vec<LanPolicy>,
     /// What the tunnel device may carry; `None` is nothing.
     pub tunnel: Option<TunnelPolicy>,
 }
@@ -45,6 +47,61 @@ pub struct UplinkPolicy {
     pub inbound: Vec<Inbound>,
     /// LAN hosts and the ports a joined program may reach.
     pub outbound: Vec<Outbound>,
+}
+
+/// What a device beside the uplink may carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanPolicy {
+    /// The device.
+    pub device: IfName,
+    /// The source address of every frame, ARP included.
+    pub address: Ipv4Addr,
+    /// LAN clients and the ports they may reach.
+    pub inbound: Vec<Inbound>,
+    /// LAN hosts and the ports a joined program may reach.
+    pub outbound: Vec<Outbound>,
+}
+
+/// The LAN exceptions of one device, the uplink or one beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct OnLan<'a> {
+    /// The device.
+    pub device: &'a IfName,
+    /// Our address on it.
+    pub address: Ipv4Addr,
+    /// LAN clients and the ports they may reach.
+    pub inbound: &'a [Inbound],
+    /// LAN hosts and the ports a joined program may reach.
+    pub outbound: &'a [Outbound],
+}
+
+impl Policy {
+    /// Every device that LAN exceptions are on, the uplink first.
+    pub fn lans(&self) -> impl Iterator<Item = OnLan<'_>> {
+        let beside = self.beside.iter().map(|lan| OnLan {
+            device: &lan.device,
+            address: lan.address,
+            inbound: &lan.inbound,
+            outbound: &lan.outbound,
+        });
+        self.uplink.iter().map(UplinkPolicy::lan).chain(beside)
+    }
+
+    /// The LAN exceptions of this device.
+    pub fn lan_on(&self, device: &IfName) -> Option<OnLan<'_>> {
+        self.lans().find(|lan| lan.device == device)
+    }
+}
+
+impl UplinkPolicy {
+    fn lan(&self) -> OnLan<'_> {
+        OnLan {
+            device: &self.device,
+            address: self.address,
+            inbound: &self.inbound,
+            outbound: &self.outbound,
+        }
+    }
 }
 
 /// One UDP flow of our own across the uplink. All of it must match: mark, both ports, the address.

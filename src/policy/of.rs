@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 
-use super::{Hole, Policy, TunnelPolicy, UplinkPolicy};
+use super::{Hole, LanPolicy, Policy, TunnelPolicy, UplinkPolicy};
 use crate::config::{Config, Lan};
+use crate::net::beside::Shares;
 use crate::net::inside::{Inside, Overlap};
 use crate::net::networks::{self, NoHost, is_edge};
 use crate::net::{IfName, Uplink};
@@ -48,6 +49,7 @@ impl Policy {
                 inbound: config.lan.inbound.clone(),
                 outbound: config.lan.outbound.clone(),
             }),
+            beside: Vec::new(),
             tunnel: Some(tunnel),
         })
     }
@@ -71,8 +73,26 @@ impl Policy {
     pub fn without_uplink(config: &Config) -> Self {
         Self {
             uplink: None,
+            beside: Vec::new(),
             tunnel: Some(TunnelPolicy::of(config)),
         }
+    }
+
+    /// The same, with each LAN exception on the device that it works on.
+    #[must_use]
+    pub fn shared_out(mut self, shares: &Shares) -> Self {
+        if let Some(uplink) = &mut self.uplink {
+            uplink.inbound.clone_from(&shares.uplink.inbound);
+            uplink.outbound.clone_from(&shares.uplink.outbound);
+        }
+        let beside = shares.beside.iter().map(|share| LanPolicy {
+            device: share.link.device.clone(),
+            address: share.link.address.ip(),
+            inbound: share.lan.inbound.clone(),
+            outbound: share.lan.outbound.clone(),
+        });
+        self.beside = beside.collect();
+        self
     }
 }
 

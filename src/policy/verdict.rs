@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnetwork::Ipv4Network;
 
-use super::{DeviceKind, Direction, Flow, Hole, Policy, Protocol, TunnelPolicy, UplinkPolicy};
+use super::{DeviceKind, Direction, Flow, Hole, OnLan, Policy, Protocol, TunnelPolicy};
 use crate::net::networks::{DOCKER_RESOLVER, LOOPBACK, METADATA, MULTICAST, NOT_GLOBAL, masked};
 use crate::net::ports::{DNS_PORTS, MAPPING_PORTS};
 use crate::net::{Port, Transport};
@@ -45,11 +45,11 @@ pub enum Reason {
     PortMapping,
     /// Addresses that cannot be true on the device they came by.
     Spoofed,
-    /// Address resolution of our own address on the uplink.
+    /// Address resolution of our own address on a LAN.
     Arp,
     /// Neither from here nor to here.
     Forward,
-    /// A connection or datagram that comes by the uplink, for which no LAN exception is.
+    /// A connection or datagram that comes from a LAN, for which no exception is.
     Inbound,
     /// A frame that passed no rule of `output`: by AF_PACKET, or of no protocol we know.
     Raw,
@@ -240,32 +240,27 @@ fn output(policy: &Policy, packet: &Packet<'_>) -> Verdict {
             return accept(Reason::Tunnel);
         }
     }
-    uplink.map_or(refuse(Reason::Other), |uplink| lan_output(uplink, packet))
+    let lan = policy.lan_on(&packet.flow.device.name);
+    lan.map_or(refuse(Reason::Other), |lan| lan_output(lan, packet))
 }
 
-fn lan_output(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
+fn lan_output(lan: OnLan<'_>, packet: &Packet<'_>) -> Verdict {
     let Some((transport, from, to)) = packet.flow.protocol.ports() else {
         return refuse(Reason::Other);
     };
     if MAPPING_PORTS.contains(&to) {
         return refuse(Reason::PortMapping);
     }
-    if uplink.address != packet.source {
+    if lan.address != packet.source {
         return refuse(Reason::Other);
     }
     let at = |number| Port { transport, number };
     let remote = packet.destination;
-    let answers = uplink
-        .inbound
-        .iter()
-        .any(|rule| rule.admits(remote, at(from)));
+    let answers = lan.inbound.iter().any(|rule| rule.admits(remote, at(from)));
     if packet.flow.reply && answers {
         return accept(Reason::LanInbound);
     }
-    let asks = uplink
-        .outbound
-        .iter()
-        .any(|rule| rule.admits(remote, at(to)));
+    let asks = lan.outbound.iter().any(|rule| rule.admits(remote, at(to)));
     if asks {
         accept(Reason::LanOutbound)
     } else {
@@ -287,8 +282,8 @@ fn input(policy: &Policy, packet: &Packet<'_>) -> Verdict {
     {
         return tunnel_input(tunnel, packet);
     }
-    let uplink = policy.uplink.as_ref().filter(|u| u.device == device.name);
-    uplink.map_or(refuse(Reason::Other), |uplink| lan_input(uplink, packet))
+    let lan = policy.lan_on(&device.name);
+    lan.map_or(refuse(Reason::Other), |lan| lan_input(lan, packet))
 }
 
 fn tunnel_input(tunnel: &TunnelPolicy, packet: &Packet<'_>) -> Verdict {
@@ -301,20 +296,17 @@ fn tunnel_input(tunnel: &TunnelPolicy, packet: &Packet<'_>) -> Verdict {
     }
 }
 
-fn lan_input(uplink: &UplinkPolicy, packet: &Packet<'_>) -> Verdict {
+fn lan_input(lan: OnLan<'_>, packet: &Packet<'_>) -> Verdict {
     let Some((transport, from, to)) = packet.flow.protocol.ports() else {
         return refuse(Reason::Other);
     };
-    if uplink.address != packet.destination {
+    if lan.address != packet.destination {
         return refuse(Reason::Other);
     }
     let at = |number| Port { transport, number };
     let remote = packet.source;
-    let asks = uplink
-        .inbound
-        .iter()
-        .any(|rule| rule.admits(remote, at(to)));
-    let answers = uplink
+    let asks = lan.inbound.iter().any(|rule| rule.admits(remote, at(to)));
+    let answers = lan
         .outbound
         .iter()
         .any(|rule| rule.admits(remote, at(from)));
@@ -346,10 +338,10 @@ pub fn impossible_sources(policy: &Policy) -> Vec<Ipv4Network> {
     if let Some(tunnel) = &policy.tunnel {
         found.extend(tunnel.addresses.iter().map(|a| Ipv4Network::from(a.ip())));
     }
-    if let Some(uplink) = &policy.uplink {
-        found.push(Ipv4Network::from(uplink.address));
-        found.extend(uplink.inbound.iter().map(|rule| rule.from()));
-        found.extend(uplink.outbound.iter().map(|r| Ipv4Network::from(r.to())));
+    for lan in policy.lans() {
+        found.push(Ipv4Network::from(lan.address));
+        found.extend(lan.inbound.iter().map(|rule| rule.from()));
+        found.extend(lan.outbound.iter().map(|r| Ipv4Network::from(r.to())));
     }
     found.sort_unstable();
     found.dedup();

@@ -38,7 +38,8 @@ pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec
         ..drop(Reason::Raw, [])
     };
     let mut rules = Vec::new();
-    if let Some(uplink) = &policy.uplink {
+    let lans: Vec<_> = policy.lans().collect();
+    if !lans.is_empty() {
         // The kernel cuts packets after `output`. Only the first part has ports; the others would be dropped
         // below, and a part alone is of no use to whom it is sent.
         rules.push(raw(&[Match::Fragment]));
@@ -46,20 +47,24 @@ pub(super) fn egress(policy: &Policy, devices: &[IfName], kernel: Kernel) -> Vec
             rule.matches.extend([Match::NoOptions, Match::Ipv4Frame]);
             rule
         };
-        rules.extend(holes(uplink).into_iter().map(frame));
-        let replies = lan_replies(uplink).into_iter().map(|(rule, _)| rule);
-        let lan: Vec<_> = replies.chain(lan_output(uplink)).map(frame).collect();
-        if !lan.is_empty() {
+        let ours = policy.uplink.iter().flat_map(holes);
+        rules.extend(ours.map(frame));
+        let exceptions = lans.iter().flat_map(|lan| {
+            let replies = lan_replies(*lan).into_iter().map(|(rule, _)| rule);
+            replies.chain(lan_output(*lan))
+        });
+        let exceptions: Vec<_> = exceptions.map(frame).collect();
+        if !exceptions.is_empty() {
             rules.extend(never_to_the_lan(log));
         }
-        rules.extend(lan);
-        let device = Match::Out(uplink.device.clone());
-        let from_us = Match::ArpSource(uplink.address);
-        let alone = Match::Length(ARP);
-        rules.push(accept(
-            Reason::Arp,
-            [device, from_us, Match::ArpFrame, alone],
-        ));
+        rules.extend(exceptions);
+        rules.extend(lans.iter().map(|lan| {
+            let device = Match::Out(lan.device.clone());
+            let from_us = Match::ArpSource(lan.address);
+            let alone = Match::Length(ARP);
+            let matches = [device, from_us, Match::ArpFrame, alone];
+            accept(Reason::Arp, matches)
+        }));
     }
     rules.extend(PROTOCOLS.map(|(p, _)| raw(&[Match::Carries(p)])));
     rules.push(raw(&[]));
@@ -96,16 +101,16 @@ fn never_to_the_lan(log: Option<u16>) -> impl Iterator<Item = Rule> {
     })
 }
 
-/// Address resolution of our own address on the uplink, and of no other: a neighbour that asks for the
+/// Address resolution of our own address on each LAN, and of no other: a neighbour that asks for the
 /// tunnel's address gets no answer (audit finding MLLVD-CR-24-03).
 pub(super) fn arp(policy: &Policy) -> Vec<Chain> {
     let mut input = Vec::new();
     let mut output = Vec::new();
-    if let Some(uplink) = &policy.uplink {
-        let device = || uplink.device.clone();
+    for lan in policy.lans() {
+        let device = || lan.device.clone();
         let (to, from) = (
-            Match::ArpDestination(uplink.address),
-            Match::ArpSource(uplink.address),
+            Match::ArpDestination(lan.address),
+            Match::ArpSource(lan.address),
         );
         input.push(accept(Reason::Arp, [Match::In(device()), to]));
         output.push(accept(Reason::Arp, [Match::Out(device()), from]));

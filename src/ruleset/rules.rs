@@ -13,7 +13,7 @@ use crate::net::networks::{DOCKER_RESOLVER, METADATA, MULTICAST, NOT_GLOBAL};
 use crate::net::ports::{DNS_PORTS, MAPPING_PORTS};
 use crate::net::{IfName, Transport};
 use crate::policy::verdict::{impossible_sources, permitted};
-use crate::policy::{Hole, Policy, Reason, TunnelPolicy, UplinkPolicy};
+use crate::policy::{Hole, OnLan, Policy, Reason, TunnelPolicy, UplinkPolicy};
 
 pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 
@@ -47,7 +47,7 @@ impl Ruleset {
             return Self { tables: Vec::new() };
         }
         let mut inet = Vec::new();
-        if policy.uplink.is_some() || policy.tunnel.is_some() {
+        if policy.lans().next().is_some() || policy.tunnel.is_some() {
             inet.push(chain(Hook::Prerouting, prerouting(policy, kernel)));
             inet.push(chain(Hook::OutputRaw, output_raw(policy)));
         }
@@ -162,10 +162,10 @@ fn prerouting(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     }
     // A client beyond the router has no way back unless an exception is for it, and is no forger. Connection
     // tracking comes later.
-    if let Some(uplink) = &policy.uplink {
+    for lan in policy.lans() {
         let first = [Match::Opening, Match::Carries(Transport::Udp.number())];
         rules.extend(first.map(|first| {
-            let mut rule = uninvited(uplink, first, kernel);
+            let mut rule = uninvited(lan, first, kernel);
             rule.matches.push(Match::NoWayBack);
             rule
         }));
@@ -203,10 +203,10 @@ fn input(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_input(tunnel));
     }
-    if let Some(uplink) = &policy.uplink {
-        rules.extend(lan_input(uplink));
+    for lan in policy.lans() {
+        rules.extend(lan_input(lan));
         rules.extend(TRANSPORTS.map(|transport| {
-            let mut rule = uninvited(uplink, Match::Carries(transport.number()), kernel);
+            let mut rule = uninvited(lan, Match::Carries(transport.number()), kernel);
             rule.matches.push(Match::New);
             rule
         }));
@@ -278,15 +278,15 @@ fn tunnel_input(tunnel: &TunnelPolicy) -> Vec<Rule> {
     rules
 }
 
-fn lan_input(uplink: &UplinkPolicy) -> Vec<Rule> {
-    let device = || Match::In(uplink.device.clone());
-    let to_us = || Match::Destination(host(uplink.address));
-    let inbound = uplink.inbound.iter().map(|rule| {
+fn lan_input(lan: OnLan<'_>) -> Vec<Rule> {
+    let device = || Match::In(lan.device.clone());
+    let to_us = || Match::Destination(host(lan.address));
+    let inbound = lan.inbound.iter().map(|rule| {
         let from = Match::Source(rule.from());
         let port = Match::DestinationPort(rule.to().transport, rule.to().number);
         accept(Reason::LanInbound, [device(), from, to_us(), port])
     });
-    let replies = uplink.outbound.iter().map(|rule| {
+    let replies = lan.outbound.iter().map(|rule| {
         let from = Match::Source(host(rule.to()));
         let port = Match::SourcePort(rule.port().transport, rule.port().number);
         let (established, reply) = (Match::Established, Match::Reply);
@@ -298,10 +298,10 @@ fn lan_input(uplink: &UplinkPolicy) -> Vec<Rule> {
     inbound.chain(replies).collect()
 }
 
-/// What comes by the uplink to open something here, and no exception is for it: a person will ask why.
-fn uninvited(uplink: &UplinkPolicy, what: Match, kernel: Kernel) -> Rule {
-    let device = Match::In(uplink.device.clone());
-    let to_us = Match::Destination(host(uplink.address));
+/// What comes from a LAN to open something here, and no exception is for it: a person will ask why.
+fn uninvited(lan: OnLan<'_>, what: Match, kernel: Kernel) -> Rule {
+    let device = Match::In(lan.device.clone());
+    let to_us = Match::Destination(host(lan.address));
     Rule {
         log: kernel.log.then_some(LOG_INPUT),
         ..drop(Reason::Inbound, [device, to_us, what])
@@ -355,16 +355,16 @@ fn output(policy: &Policy, kernel: Kernel) -> Vec<Rule> {
     if let Some(tunnel) = &policy.tunnel {
         rules.extend(tunnel_output(tunnel, kernel));
     }
-    if let Some(uplink) = &policy.uplink {
+    for lan in policy.lans() {
         rules.extend(MAPPING_PORTS.iter().flat_map(|port| {
             TRANSPORTS.map(|transport| {
-                let device = Match::Out(uplink.device.clone());
+                let device = Match::Out(lan.device.clone());
                 let port = Match::DestinationPort(transport, *port);
                 refuse(Reason::PortMapping, [device, port], kernel)
             })
         }));
-        rules.extend(lan_replies(uplink).into_iter().map(tracked));
-        rules.extend(lan_output(uplink));
+        rules.extend(lan_replies(lan).into_iter().map(tracked));
+        rules.extend(lan_output(lan));
     }
     if kernel.reject {
         rules.push(refuse(Reason::Other, [Match::Opening], kernel));
@@ -451,10 +451,10 @@ fn tunnel_output(tunnel: &TunnelPolicy, kernel: Kernel) -> Vec<Rule> {
 
 /// Answers to LAN clients, each with the port that was asked. Connection tracking does not exist at
 /// `egress`, so there address and port decide, after `output` has looked at the direction.
-pub(super) fn lan_replies(uplink: &UplinkPolicy) -> Vec<(Rule, u16)> {
-    let replies = uplink.inbound.iter().map(|rule| {
-        let device = Match::Out(uplink.device.clone());
-        let from = Match::Source(host(uplink.address));
+pub(super) fn lan_replies(lan: OnLan<'_>) -> Vec<(Rule, u16)> {
+    let replies = lan.inbound.iter().map(|rule| {
+        let device = Match::Out(lan.device.clone());
+        let from = Match::Source(host(lan.address));
         let to = Match::Destination(rule.from());
         let port = Match::SourcePort(rule.to().transport, rule.to().number);
         (
@@ -472,10 +472,10 @@ fn tracked((mut rule, port): (Rule, u16)) -> Rule {
     rule
 }
 
-pub(super) fn lan_output(uplink: &UplinkPolicy) -> Vec<Rule> {
-    let rules = uplink.outbound.iter().map(|rule| {
-        let device = Match::Out(uplink.device.clone());
-        let from = Match::Source(host(uplink.address));
+pub(super) fn lan_output(lan: OnLan<'_>) -> Vec<Rule> {
+    let rules = lan.outbound.iter().map(|rule| {
+        let device = Match::Out(lan.device.clone());
+        let from = Match::Source(host(lan.address));
         let to = Match::Destination(host(rule.to()));
         let port = Match::DestinationPort(rule.port().transport, rule.port().number);
         accept(Reason::LanOutbound, [device, from, to, port])

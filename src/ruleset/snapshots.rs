@@ -23,6 +23,7 @@ fn connected() -> Policy {
             inbound: Vec::new(),
             outbound: Vec::new(),
         }),
+        beside: Vec::new(),
         tunnel: Some(TunnelPolicy {
             device: "tun0".parse().unwrap(),
             addresses: vec!["10.64.0.2/32".parse().unwrap()],

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{Inbound, Outbound};
 use crate::policy::{
-    Device, DeviceKind, Direction, Flow, Hole, Policy, Protocol, TunnelPolicy, UplinkPolicy,
-    verdict,
+    Device, DeviceKind, Direction, Flow, Hole, LanPolicy, Policy, Protocol, TunnelPolicy,
+    UplinkPolicy, verdict,
 };
 
 /// Few values, so that rules and packets meet.
@@ -63,18 +63,31 @@ fn hole() -> impl Strategy<Value = Hole> {
     })
 }
 
-fn uplink() -> impl Strategy<Value = UplinkPolicy> {
+fn exceptions() -> impl Strategy<Value = (Vec<Inbound>, Vec<Outbound>)> {
     let inbound = (network(), transport_port());
     let inbound = inbound.prop_filter_map("no exception", |(from, to)| Inbound::new(from, to).ok());
     let outbound = (address(), transport_port());
     let outbound =
         outbound.prop_filter_map("no exception", |(to, port)| Outbound::new(to, port).ok());
-    let lists = (
+    (
         prop::collection::vec(inbound, 0..3),
         prop::collection::vec(outbound, 0..3),
-    );
+    )
+}
+
+/// What a device beside the uplink may carry.
+fn beside() -> impl Strategy<Value = LanPolicy> {
+    exceptions().prop_map(|(inbound, outbound)| LanPolicy {
+        device: "eth1".parse().unwrap(),
+        address: Ipv4Addr::new(172, 31, 0, 2),
+        inbound,
+        outbound,
+    })
+}
+
+fn uplink() -> impl Strategy<Value = UplinkPolicy> {
     let holes = (prop::option::of(hole()), prop::option::of(hole()));
-    (lists, holes).prop_map(|((inbound, outbound), (endpoint, resolver))| UplinkPolicy {
+    (exceptions(), holes).prop_map(|((inbound, outbound), (endpoint, resolver))| UplinkPolicy {
         device: "eth0".parse().unwrap(),
         address: Ipv4Addr::new(172, 30, 0, 2),
         endpoint,
@@ -100,7 +113,12 @@ fn tunnel() -> impl Strategy<Value = TunnelPolicy> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let parts = (prop::option::of(uplink()), prop::option::of(tunnel()));
-    parts.prop_map(|(uplink, tunnel)| Policy { uplink, tunnel })
+    let beside = prop::collection::vec(beside(), 0..2);
+    (parts, beside).prop_map(|((uplink, tunnel), beside)| Policy {
+        uplink,
+        beside,
+        tunnel,
+    })
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -179,7 +197,7 @@ proptest! {
     #[test]
     fn a_router_is_heard_about_our_own_flow_and_no_other(uplink in uplink(), other in hole(), source in address(), related: bool) {
         let own = uplink.endpoint;
-        let policy = Policy { uplink: Some(uplink), tunnel: None };
+        let policy = Policy { uplink: Some(uplink), ..Policy::default() };
         let ruleset = Ruleset::of(&policy, &[], Kernel::FULL);
         for hole in [own.unwrap_or(other), other] {
             let flow = Flow {
@@ -213,16 +231,18 @@ proptest! {
     }
 
     #[test]
-    fn only_what_is_permitted_leaves_by_the_uplink(policy in policy(), flow in flow()) {
-        let out = flow.direction == Direction::Out && flow.device.name.as_str() == "eth0";
+    fn only_what_is_permitted_leaves_by_the_uplink_or_beside_it(policy in policy(), flow in flow()) {
+        let led_out = ["eth0", "eth1"].contains(&flow.device.name.as_str());
+        let out = flow.direction == Direction::Out && led_out;
         let accept = Ruleset::of(&policy, &[], Kernel::FULL).decide(&flow).accept;
         if out && accept {
-            let uplink = policy.uplink.unwrap();
-            prop_assert_eq!(flow.source, IpAddr::V4(uplink.address));
+            let lan = policy.lan_on(&flow.device.name).unwrap();
+            prop_assert_eq!(flow.source, IpAddr::V4(lan.address));
             let (transport, from, to) = flow.protocol.ports().unwrap();
-            let hole = flow.mark == Fwmark(7) && transport == Transport::Udp;
-            let answer = flow.reply && uplink.inbound.iter().any(|r| r.to().number == from);
-            let ask = uplink.outbound.iter().any(|r| r.port().number == to);
+            let uplink = flow.device.name.as_str() == "eth0";
+            let hole = uplink && flow.mark == Fwmark(7) && transport == Transport::Udp;
+            let answer = flow.reply && lan.inbound.iter().any(|r| r.to().number == from);
+            let ask = lan.outbound.iter().any(|r| r.port().number == to);
             prop_assert!(hole || answer || ask);
         }
     }
@@ -241,7 +261,7 @@ proptest! {
             let named = ruleset.decide(&connected).rule.map(|rule| rule.reason);
             let refused = named.is_some_and(|reason| special.contains(&reason));
             prop_assert!(!frame || accept(&connected) || refused);
-            prop_assert!(!frame || flow.device.name.as_str() == "eth0");
+            prop_assert!(!frame || policy.lan_on(&flow.device.name).is_some());
         }
     }
 
@@ -277,7 +297,7 @@ proptest! {
         let ours = [Reason::Endpoint, Reason::Resolver].contains(&verdict(&policy, &flow).rule)
             && verdict(&policy, &flow).accept;
         let loopback = flow.device.name.as_str() == "lo";
-        let early_chains = policy.uplink.is_some() || policy.tunnel.is_some();
+        let early_chains = policy.lans().next().is_some() || policy.tunnel.is_some();
         if flow.direction != Direction::Forward {
             prop_assert_eq!(untracked, early_chains && (loopback || ours));
         }

@@ -20,7 +20,8 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use super::netlink::Netlink;
 use super::rtnl::{Rtnl, RtnlError};
 use crate::net::IfName;
-use crate::plan::{Address, Tunnel};
+use crate::net::beside::Link;
+use crate::plan::Tunnel;
 use crate::ruleset::attribute::{find, find_name, find_str, put_name};
 
 /// `RTM_GETLINK` (linux/rtnetlink.h) and bytes of `ifinfomsg`.
@@ -113,7 +114,7 @@ fn listed(entry: &[u8]) -> Option<Device> {
 ///
 /// # Errors
 /// Where the kernel refuses, or its answer cannot be read.
-pub fn addresses() -> Result<Vec<Address>, RtnlError> {
+pub fn addresses() -> Result<Vec<Link>, RtnlError> {
     let devices = devices()?;
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Inet;
@@ -127,9 +128,9 @@ pub fn addresses() -> Result<Vec<Address>, RtnlError> {
             .iter()
             .find(|device| device.index == message.header.index && device.up)?;
         let ip = local(message)?;
-        Some(Address {
+        Some(Link {
             device: device.name.clone(),
-            network: Ipv4Network::new(ip, message.header.prefix_len).ok()?,
+            address: Ipv4Network::new(ip, message.header.prefix_len).ok()?,
         })
     };
     Ok(entries.iter().filter_map(address).collect())
@@ -323,13 +324,13 @@ pub fn configure(tunnel: &Tunnel) -> Result<(), RtnlError> {
     // Only now does the list, which is of devices that are up, hold them.
     let stale = self::addresses()?
         .into_iter()
-        .filter(|address| &address.device == device && !addresses.contains(&address.network));
-    for address in stale {
+        .filter(|link| &link.device == device && !addresses.contains(&link.address));
+    for link in stale {
         change_address(
             &mut rtnl,
             index,
             device,
-            address.network,
+            link.address,
             AddressChange::Remove,
         )?;
     }
@@ -348,9 +349,9 @@ pub fn localhost(networks: &[Ipv4Network]) -> Result<(), RtnlError> {
     })?;
     let index = index(&name)?;
     set_up(&name)?;
-    let own = |address: &Address| address.device == name && !address.network.ip().is_loopback();
+    let own = |link: &Link| link.device == name && !link.address.ip().is_loopback();
     let present = addresses()?.into_iter().filter(own);
-    let present: HashSet<_> = present.map(|address| address.network).collect();
+    let present: HashSet<_> = present.map(|link| link.address).collect();
     let wanted: HashSet<_> = networks.iter().copied().collect();
     let mut rtnl = Rtnl::open()?;
     for network in networks.iter().filter(|it| !present.contains(it)) {

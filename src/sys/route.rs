@@ -140,7 +140,7 @@ fn taken_out(steps: &[Change], rule_steps: &[RuleChange]) -> Vec<String> {
 /// Where the kernel refuses a step.
 pub fn restore() -> Result<(), RouteError> {
     let addresses = link::addresses()?;
-    let own: Vec<_> = addresses.iter().map(|it| it.network.ip()).collect();
+    let own: Vec<_> = addresses.iter().map(|it| it.address.ip()).collect();
     let mut kernel = Kernel::open()?;
     for step in plan::restored(&routes()?, &own) {
         kernel.change(&step)?;

@@ -32,6 +32,8 @@ pub(super) struct Scope<'a> {
     pub(super) devices: &'a [IfName],
     /// The uplink among them.
     pub(super) uplink: Option<&'a IfName>,
+    /// Those beside the uplink that LAN exceptions are on.
+    pub(super) beside: Vec<&'a IfName>,
     /// Whether the kernel counts what leaves.
     pub(super) egress_hook: bool,
     /// LAN exceptions.
@@ -71,17 +73,15 @@ impl Accounting {
             .filter(guarded)
             .map(|it| (it.index, it.sent))
             .collect();
-        let named = |it: &&Traffic| Some(&it.name) == scope.uplink;
-        self.fact = match traffic.iter().find(named) {
-            None => Fact::On,
-            Some(uplink) => match uncounted(uplink, scope.lan) {
-                None => Fact::On,
-                Some(why) => {
-                    sent.remove(&uplink.index);
-                    Fact::Off(format!("{}: {why}", uplink.name))
-                }
-            },
-        };
+        self.fact = Fact::On;
+        let carries =
+            |it: &&Traffic| Some(&it.name) == scope.uplink || scope.beside.contains(&&it.name);
+        for device in traffic.iter().filter(carries) {
+            if let Some(why) = uncounted(device, scope.lan) {
+                sent.remove(&device.index);
+                self.fact = Fact::Off(format!("{}: {why}", device.name));
+            }
+        }
         sent
     }
 
@@ -111,9 +111,9 @@ impl Accounting {
     }
 }
 
-/// Why what the uplink sends cannot be held against the counters.
-fn uncounted(uplink: &Traffic, lan: &Lan) -> Option<String> {
-    let device = inexact(uplink).map(|why| why.to_string());
+/// Why what a device sends cannot be held against the counters.
+fn uncounted(device: &Traffic, lan: &Lan) -> Option<String> {
+    let device = inexact(device).map(|why| why.to_string());
     device.or_else(|| may_be_cut(lan))
 }
 

@@ -22,7 +22,7 @@ use crate::guard::{Enforced, Event, Guard, Leak, Order, Refusal};
 use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::link::Ipv6Fact;
 use crate::net::IfName;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::policy::Policy;
 use crate::sys::nft::{ApplyError, Pace};
 use crate::sys::{chain, link, route, socket, sysctl};
@@ -290,7 +290,7 @@ impl Hands {
 
     /// The configuration in force is another one.
     pub(super) fn adopt(&mut self, guard: &Guard) {
-        if let Err(error) = self.tunnel.configure(&guard.plan().tunnel) {
+        if let Err(error) = self.tunnel.configure(&plan::Tunnel::of(guard.config())) {
             warn!(%error, "the tunnel device keeps its former settings");
         }
         self.follow(guard.config(), guard.is_sealed());
@@ -358,6 +358,7 @@ fn scope<'a>(rules: &'a Rules, guard: &'a Guard) -> Scope<'a> {
     Scope {
         devices: rules.devices(),
         uplink: guard.uplink().map(|uplink| &uplink.device),
+        beside: guard.beside().collect(),
         egress_hook: rules.kernel().egress_hook,
         lan: &guard.config().lan,
     }

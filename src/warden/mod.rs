@@ -44,7 +44,7 @@ use crate::guard::{Event, Guard};
 use crate::leak::evidence::{Evidence, Sensor as Kind};
 use crate::link::{Health, Link, ToEngine};
 use crate::net::{IfName, Stamps};
-use crate::plan::departed;
+use crate::plan::{self, departed};
 use crate::ruleset::Lack;
 use crate::sys::fault;
 use crate::sys::nft::Armed;
@@ -261,10 +261,10 @@ impl Warden {
         if !self.guard.is_armed() {
             self.happen(Event::Look);
         }
-        let wanted = self.guard.plan().tunnel;
+        let wanted = plan::Tunnel::of(self.guard.config());
         self.hands.tunnel.keep(&wanted, &mut self.hands.record);
         match self.hands.uplink.observe(self.guard.config()) {
-            Ok(uplink) => self.happen(Event::Observed(uplink)),
+            Ok(seen) => self.happen(Event::Observed(seen)),
             Err(error) => self.happen(Event::Unobserved(error.to_string())),
         }
         self.hands.keep(&self.guard);

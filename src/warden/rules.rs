@@ -18,6 +18,8 @@ pub(super) struct Rules {
     kernel: Kernel,
     /// What the kernel holds as far as we know.
     in_force: Option<Ruleset>,
+    /// What that was composed of; `None` if it was of something else.
+    composed_of: Option<(Policy, Vec<IfName>)>,
     /// Devices other than loopback and the tunnel, as of the rules that were composed last.
     devices: Vec<IfName>,
     blocked: Counters<(String, String)>,
@@ -27,6 +29,7 @@ pub(super) struct Rules {
 /// Rules that are to be loaded.
 pub(super) struct Draft {
     ruleset: Ruleset,
+    policy: Option<Policy>,
     devices: Vec<IfName>,
 }
 
@@ -48,6 +51,7 @@ impl Rules {
             kernel: armed.kernel(),
             armed,
             in_force: None,
+            composed_of: None,
             blocked: Counters::default(),
             passed: Counters::default(),
         }
@@ -66,12 +70,22 @@ impl Rules {
     /// The rules of a policy for the devices that are there now; `None` if they are in force already.
     pub(super) fn draft(&mut self, policy: &Policy) -> std::io::Result<Option<Draft>> {
         let devices = nft::devices()?;
-        let ruleset = Ruleset::of(policy, &devices, self.kernel);
-        if self.in_force.as_ref() == Some(&ruleset) {
-            self.devices = devices;
+        // With thousands of exceptions composing takes long, and most looks find nothing new.
+        let same = |(of, with): &(Policy, Vec<IfName>)| (of, with) == (policy, &devices);
+        if self.in_force.is_some() && self.composed_of.as_ref().is_some_and(same) {
             return Ok(None);
         }
-        Ok(Some(Draft { ruleset, devices }))
+        let ruleset = Ruleset::of(policy, &devices, self.kernel);
+        let draft = Draft {
+            ruleset,
+            policy: Some(policy.clone()),
+            devices,
+        };
+        if self.in_force.as_ref() == Some(&draft.ruleset) {
+            self.remember(draft);
+            return Ok(None);
+        }
+        Ok(Some(draft))
     }
 
     /// Loads a draft in one transaction. Counts before it are kept.
@@ -95,6 +109,7 @@ impl Rules {
         let closed = self.armed.close(&devices, self.kernel)?;
         self.loaded(Draft {
             ruleset: closed.ruleset,
+            policy: None,
             devices,
         });
         Ok(closed.uncovered)
@@ -104,7 +119,12 @@ impl Rules {
     fn loaded(&mut self, now: Draft) {
         self.blocked.turn();
         self.passed.turn();
-        self.devices = now.devices;
+        self.remember(now);
+    }
+
+    fn remember(&mut self, now: Draft) {
+        self.devices.clone_from(&now.devices);
+        self.composed_of = now.policy.map(|policy| (policy, now.devices));
         self.in_force = Some(now.ruleset);
     }
 

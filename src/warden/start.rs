@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::guard::{self, Do, Event, Guard, Note, Topology};
 use crate::link::Listener;
 use crate::net::{Fwmark, IfName};
+use crate::plan;
 use crate::sys::link;
 use crate::sys::nft::Armed;
 use crate::sys::route::RouteError;
@@ -112,8 +113,8 @@ pub(super) async fn enter(start: &mut Start, armed: Armed) -> Result<Ready, Star
     };
     let mark = config.tunnel.fwmark.map_or(Fwmark::DEFAULT, Fwmark);
     let mut uplink = Uplink::new(mark, &config, topology);
-    let observed = uplink.observe(&config)?;
-    match (&observed, topology) {
+    let seen = uplink.observe(&config)?;
+    match (&seen.uplink, topology) {
         (Some(uplink), _) => info!(device = %uplink.device, "uplink"),
         (None, Topology::Shared) => warn!("no uplink yet: no device has a default route"),
         (None, Topology::Sealed) => {}
@@ -126,11 +127,11 @@ pub(super) async fn enter(start: &mut Start, armed: Armed) -> Result<Ready, Star
         config,
         topology,
         former_resolver,
-        uplink: observed,
+        seen,
     });
     let owned = (resolver, watcher, listeners);
     let mut hands = Hands::new((rules, uplink, tunnel), owned, start.armed_in);
-    hands.tunnel.configure(&guard.plan().tunnel)?;
+    hands.tunnel.configure(&plan::Tunnel::of(guard.config()))?;
     hands.keep(&guard);
     begin(&mut guard, &mut hands)?;
     // What is there before an engine runs is an operator's business. Nothing was there that could have been taken.

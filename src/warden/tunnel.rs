@@ -7,8 +7,9 @@ use tracing::{info, warn};
 
 use super::record::Record;
 use crate::config::Config;
+use crate::net::beside::Link;
 use crate::net::{IfName, mtu};
-use crate::plan::{self, Address};
+use crate::plan;
 use crate::sys::link::{self, Device};
 use crate::sys::rtnl::RtnlError;
 use crate::sys::tun::{self, Tun, TunError};
@@ -75,9 +76,9 @@ impl Tunnel {
                 return;
             }
         }
-        let whole = |found: &[Address]| {
+        let whole = |found: &[Link]| {
             wanted.addresses.iter().all(|network| {
-                let same = |it: &Address| it.device == wanted.device && it.network == *network;
+                let same = |it: &Link| it.device == wanted.device && it.address == *network;
                 found.iter().any(same)
             })
         };

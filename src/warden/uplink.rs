@@ -8,10 +8,11 @@ use std::net::UdpSocket;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::guard::Topology;
+use crate::guard::{Seen, Topology};
 use crate::net::{Fwmark, Uplink as Observed};
 use crate::policy::Permit;
 use crate::sys::chain;
+use crate::sys::link;
 use crate::sys::route::{self, RouteError};
 use crate::sys::socket;
 
@@ -64,21 +65,22 @@ impl Uplink {
         }
     }
 
-    /// The uplink as it is now.
-    pub(super) fn observe(&mut self, config: &Config) -> Result<Option<Observed>, RouteError> {
+    /// The links as they are now.
+    pub(super) fn observe(&mut self, config: &Config) -> Result<Seen, RouteError> {
         // Whatever appears in a sealed namespace, it is no uplink.
         if self.topology == Topology::Sealed {
-            return Ok(None);
+            return Ok(Seen::default());
         }
         let (wanted, own) = (config.uplink.as_ref(), &config.tunnel.device);
-        let seen = match &self.last {
+        let uplink = match &self.last {
             Some(last) => route::observe_again(wanted, own, last),
             None => route::observe(wanted, own),
         }?;
-        if seen.is_some() {
-            self.last.clone_from(&seen);
+        if uplink.is_some() {
+            self.last.clone_from(&uplink);
         }
-        Ok(seen)
+        let links = link::addresses().map_err(RouteError::from)?;
+        Ok(Seen { uplink, links })
     }
 
     /// The socket for what the engine asks for, kept until it is granted or another one is asked for. Returns its port;

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use vpngw::config::{Inbound, Outbound};
 use vpngw::net::{Fwmark, Port, Transport};
 use vpngw::policy::{
-    Device, DeviceKind, Direction, Flow, Hole, Policy, Protocol, TunnelPolicy, UplinkPolicy,
+    Device, DeviceKind, Direction, Flow, Hole, LanPolicy, Policy, Protocol, TunnelPolicy,
+    UplinkPolicy,
 };
 
 use super::packet::{Packet, number, ports};
@@ -131,7 +132,18 @@ impl Random {
             private: random.many(2, Self::network),
             forward: random.many(2, Self::port),
         });
-        Policy { uplink, tunnel }
+        let beside = self.maybe(|random| LanPolicy {
+            device: "eth1".parse().unwrap(),
+            // The same on both cables: whether a packet passes is for the device to say.
+            address: UPLINK,
+            inbound: random.many(2, Self::inbound),
+            outbound: random.many(2, Self::outbound),
+        });
+        Policy {
+            uplink,
+            beside: beside.into_iter().collect(),
+            tunnel,
+        }
     }
 
     /// Packets in all directions, no two of one connection.
@@ -238,16 +250,13 @@ impl Random {
         };
         let mut flow = self.flow(Direction::Out, device, source, destination);
         flow.mark = if self.one_in(3) { MARK } else { Fwmark(0) };
-        let Some(uplink) = policy
-            .uplink
-            .as_ref()
-            .filter(|_| device == "eth0" && !self.one_in(3))
-        else {
+        let Some(lan) = policy.lan_on(&flow.device.name).filter(|_| !self.one_in(3)) else {
             return flow;
         };
         match self.below(4) {
             0 | 1 => {
-                let holes = [uplink.endpoint, uplink.resolver];
+                let uplink = policy.uplink.as_ref();
+                let holes = uplink.map_or([None; 2], |it| [it.endpoint, it.resolver]);
                 let Some(hole) = self.of(&holes) else {
                     return flow;
                 };
@@ -264,7 +273,7 @@ impl Random {
                 };
             }
             2 => {
-                let Some(rule) = uplink.inbound.first() else {
+                let Some(rule) = lan.inbound.first() else {
                     return flow;
                 };
                 let port = self.port();
@@ -272,7 +281,7 @@ impl Random {
                 flow.protocol = ports(rule.to().transport, rule.to().number, port);
             }
             _ => {
-                let Some(rule) = uplink.outbound.first() else {
+                let Some(rule) = lan.outbound.first() else {
                     return flow;
                 };
                 let port = self.port();
@@ -307,14 +316,11 @@ impl Random {
                 let port = self.port();
                 flow.protocol = ports(Transport::Tcp, port, *forward);
             }
-        } else if let Some(uplink) = policy.uplink.as_ref().filter(|_| device == "eth0") {
-            let (inbound, outbound) = (uplink.inbound.first(), uplink.outbound.first());
-            match (
-                self.below(3),
-                inbound,
-                outbound,
-                uplink.endpoint.or(uplink.resolver),
-            ) {
+        } else if let Some(lan) = policy.lan_on(&flow.device.name) {
+            let (inbound, outbound) = (lan.inbound.first(), lan.outbound.first());
+            let uplink = policy.uplink.as_ref();
+            let hole = uplink.and_then(|uplink| uplink.endpoint.or(uplink.resolver));
+            match (self.below(3), inbound, outbound, hole) {
                 (0, Some(rule), _, _) => {
                     flow.source = client(rule).into();
                     flow.protocol = ports(rule.to().transport, self.port(), rule.to().number);

@@ -71,14 +71,14 @@ fn wanted(text: &str) -> anyhow::Result<Port> {
 
 /// The tunnel carries no client of the LAN.
 fn devices(policy: &Policy, client: Ipv4Addr, via: &Via) -> Vec<Device> {
-    let uplink = policy.uplink.as_ref().map(|uplink| &uplink.device);
+    let lans = policy.lans().map(|lan| lan.device);
     let tunnel = policy.tunnel.as_ref().map(|tunnel| &tunnel.device);
     let on_the_lan = clients(client.into()).is_ok();
     match &via.0 {
         Some(name) => vec![known(policy, name)],
         None => {
             let tunnel = tunnel.filter(|_| !on_the_lan);
-            let all = uplink.into_iter().chain(tunnel);
+            let all = lans.chain(tunnel);
             all.map(|name| known(policy, name)).collect()
         }
     }
@@ -102,10 +102,10 @@ fn shared(
 }
 
 fn flow(policy: &Policy, client: Ipv4Addr, port: Port, device: &Device) -> Flow {
-    let uplink = policy.uplink.as_ref().filter(|u| u.device == device.name);
+    let lan = policy.lan_on(&device.name);
     let tunnel = policy.tunnel.as_ref().filter(|t| t.device == device.name);
-    let own = uplink
-        .map(|uplink| uplink.address)
+    let own = lan
+        .map(|lan| lan.address)
         .or_else(|| tunnel.and_then(|t| t.addresses.first().map(|a| a.ip())))
         .unwrap_or(Ipv4Addr::LOCALHOST);
     let (source, destination) = (EPHEMERAL, port.number);

@@ -32,7 +32,7 @@ impl Place {
         let addresses = link::addresses()?;
         let address = |name: &IfName| {
             let found = addresses.iter().find(|it| it.device == *name);
-            found.map(|it| it.network.ip())
+            found.map(|it| it.address.ip())
         };
         let mut place = Self {
             devices: Vec::new(),

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::config::example;
+use crate::net::beside::Link;
 use crate::policy::Permit;
 
 /// The example's server and the port of our socket.
@@ -21,12 +22,21 @@ fn uplink() -> Uplink {
     }
 }
 
+/// With a second network, which the example's first exception names.
+fn seen(uplink: Option<Uplink>) -> Seen {
+    let links = vec![Link {
+        device: "eth1".parse().unwrap(),
+        address: "192.168.1.2/24".parse().unwrap(),
+    }];
+    Seen { uplink, links }
+}
+
 fn shared(now_uplink: Option<Uplink>) -> Guard {
     Guard::new(Start {
         config: example::config(),
         topology: Topology::Shared,
         former_resolver: None,
-        uplink: now_uplink,
+        seen: seen(now_uplink),
     })
 }
 
@@ -38,7 +48,7 @@ fn sealed() -> Guard {
         config: own,
         topology: Topology::Sealed,
         former_resolver: None,
-        uplink: None,
+        seen: Seen::default(),
     })
 }
 

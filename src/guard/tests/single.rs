@@ -127,12 +127,32 @@ fn an_engine_that_dies_between_grant_and_use_leaves_nothing_open() {
     assert_eq!(answers(&doing), [Answer::Welcome { blocked: None }]);
 }
 
+/// `docker network disconnect` and `connect` of a network that is not the uplink's.
+#[test]
+fn a_second_network_goes_and_comes_and_the_way_stays_open() {
+    let mut guard = open();
+    let alone = Seen {
+        links: vec![],
+        ..seen(Some(uplink()))
+    };
+    let doing = guard.handle(Event::Observed(alone), Instant::now());
+    let order = orders(&doing)[0];
+    assert!(doing.len() == 1 && is_open(&order.policy));
+    assert_eq!(order.policy.beside, []);
+    let doing = guard.handle(Event::Observed(seen(Some(uplink()))), Instant::now());
+    let order = orders(&doing)[0];
+    assert!(doing.len() == 1 && is_open(&order.policy));
+    let beside = &order.policy.beside[0];
+    assert_eq!(beside.device.as_str(), "eth1");
+    assert_eq!(beside.inbound, example::config().lan.inbound);
+}
+
 #[test]
 fn an_uplink_that_vanishes_while_its_socket_is_handed_over_is_not_granted() {
     let mut guard = open();
     let now = Instant::now();
     let _ = ask(&mut guard, 2, now);
-    let doing = guard.handle(Event::Observed(None), now);
+    let doing = guard.handle(Event::Observed(Seen::default()), now);
     assert!(!is_open(&orders(&doing)[0].policy));
     let doing = confirm(&mut guard, &doing);
     assert!(matches!(
