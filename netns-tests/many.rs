@@ -11,9 +11,8 @@ use crate::lab::conf::{Conf, Peer};
 use crate::lab::sealed::Sealed;
 use crate::lab::{Lab, wait};
 
-/// How soon a route that leads out is undone, with thousands of exceptions as with none: within a second, and the rest is
-/// for a busy machine.
-const BOUND: Duration = Duration::from_secs(3);
+/// How soon a route that leads out is undone, with thousands of exceptions as with none.
+const BOUND: Duration = Duration::from_secs(1);
 /// For the steps around it, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -75,17 +74,16 @@ fn ten_thousand_exceptions_start_are_reloaded_and_undone_as_soon() {
         s.ready() && s.lan.inbound.len() == 10_000
     });
     println!("started with them in {:?}", started.elapsed());
-    for round in 0..5 {
-        let host = format!("203.0.113.{round}");
-        let (pushed, took) = pushed(&lab, &host);
-        println!("a pushed route stood for {took:?}");
-        assert!(took < BOUND, "{pushed} stood for {took:?}");
-    }
+    // One of them may meet other work of this machine.
+    let mut took = [0, 1, 2, 3, 4].map(|round| pushed(&lab, &format!("203.0.113.{round}")));
+    took.sort();
+    println!("pushed routes stood for {took:?}");
+    assert!(took[2] < BOUND, "{took:?}");
     lab.sensor.verdict();
 }
 
 /// Somebody adds a route by the uplink; how long it stands.
-fn pushed(lab: &Lab, host: &str) -> (String, Duration) {
+fn pushed(lab: &Lab, host: &str) -> Duration {
     let line = format!("ip route add {host} via 172.30.0.66 dev eth0 onlink");
     lab.app(&line);
     let start = Instant::now();
@@ -93,7 +91,7 @@ fn pushed(lab: &Lab, host: &str) -> (String, Duration) {
         let found = lab.app(&format!("ip route show {host}"));
         found.is_empty().then_some(())
     });
-    (line, start.elapsed())
+    start.elapsed()
 }
 
 #[test]

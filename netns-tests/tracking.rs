@@ -9,7 +9,7 @@ use vpngw::control::api::State;
 use vpngw::ruleset::attribute::{put, put_nested};
 use vpngw::sys::netlink::Netlink;
 
-use crate::lab::gateway::PATIENCE;
+use crate::lab::gateway::{Gateway, PATIENCE};
 use crate::lab::tunnel::{Stream, assert_inside};
 use crate::lab::{HOST, Lab, at, wait};
 
@@ -140,6 +140,21 @@ fn a_full_table_of_connections_does_not_keep_the_gateway_from_connecting() {
     });
     assert!(refused, "the control: a flow that is tracked finds no room");
     let gateway = lab.connect(&lab.conf());
+    // One of them may meet other work of this machine.
+    let mut took = [(); 3].map(|()| connects_again(&gateway));
+    took.sort();
+    println!("connected again after {took:?}");
+    // A tracked flow takes 20 s.
+    assert!(took[1] < Duration::from_secs(2), "{took:?}");
+    assert!(
+        number(&lab, "nf_conntrack_count") >= most * 9 / 10,
+        "it is still full"
+    );
+    lab.sensor.verdict();
+}
+
+/// Kills the engine; how long it takes the next one to connect.
+fn connects_again(gateway: &Gateway) -> Duration {
     kill_process(gateway.engine(), Signal::KILL).unwrap();
     let killed = Instant::now();
     wait("another engine connects", PATIENCE, || {
@@ -150,13 +165,5 @@ fn a_full_table_of_connections_does_not_keep_the_gateway_from_connecting() {
                 .is_some_and(|age| age < killed.elapsed().as_secs_f64()))
         .then_some(())
     });
-    let took = killed.elapsed();
-    println!("connected again after {took:?}");
-    // A tracked flow takes 20 s.
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(
-        number(&lab, "nf_conntrack_count") >= most * 9 / 10,
-        "it is still full"
-    );
-    lab.sensor.verdict();
+    killed.elapsed()
 }
