@@ -1,6 +1,6 @@
 //! Networks that come and go while the gateway's container runs: `docker network connect` and `disconnect`.
 
-use crate::docker::PATIENCE;
+use crate::docker::{APP, PATIENCE};
 use crate::joined::INSIDE;
 use crate::lab::wait;
 use crate::stage::{GATEWAY, Stage};
@@ -39,6 +39,11 @@ fn a_running_gateway_is_taken_off_its_network_and_put_on_others() {
     stage.docker.run(&create);
     network(&stage, "connect", "zone");
     wait_inside(&stage);
+    wait(
+        "a neighbour in the second network sees the page",
+        PATIENCE,
+        || (visited(&stage) == "200").then_some(()),
+    );
     // The other one has to do it alone.
     network(&stage, "disconnect", NETWORK);
     wait_inside(&stage);
@@ -46,6 +51,25 @@ fn a_running_gateway_is_taken_off_its_network_and_put_on_others() {
     assert_eq!(stage.network(GATEWAY), before);
     let log = stage.docker.logs(GATEWAY);
     assert!(!log.contains("another program"), "{log}");
+}
+
+/// The status that a reverse proxy in the second network gets for the joined program's page.
+fn visited(stage: &Stage) -> String {
+    let field = "{{.NetworkSettings.Networks.zone.IPAddress}}";
+    let page = format!("http://{}:8080/", stage.docker.inspect(GATEWAY, field));
+    let run = [
+        "run",
+        "--rm",
+        "--network",
+        "zone",
+        "--entrypoint",
+        "curl",
+        APP,
+    ];
+    let curl = ["--silent", "--max-time", "5", "--output", "/dev/null"];
+    let code = ["--write-out", "%{http_code}", &page];
+    let done = stage.docker.try_run(&[&run[..], &curl, &code].concat());
+    String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
 #[test]

@@ -74,6 +74,21 @@ impl Server {
         self.run(&format!("ip link set {device} mtu 1420 up"));
     }
 
+    /// Whether it forwards what comes through the tunnel, and answers it.
+    pub fn forwards(&self, does: bool) {
+        let device = &self.device;
+        let ended = format!(
+            "add table ip ended\nadd chain ip ended early {{ type filter hook prerouting priority -500; }}\n\
+             add rule ip ended early iifname {device} drop\n"
+        );
+        let lines = if does {
+            "delete table ip ended\n"
+        } else {
+            &ended
+        };
+        self.ns.feed(&self.namespace, "nft -f -", lines);
+    }
+
     /// Kills the process: handshakes are answered by ICMP "port unreachable".
     pub fn kill(&self) {
         if let Some(mut child) = self.process.take() {

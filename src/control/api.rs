@@ -24,11 +24,14 @@ pub struct Status {
     pub topology: Topology,
     /// What the gateway is doing.
     pub state: State,
-    /// Why, in words; empty when connected.
+    /// Why, in words; empty when connected and of use.
     pub reason: String,
     /// Why everything but loopback is blocked, as a value; `None` unless `state` is `blocked`.
     #[serde(default)]
     pub blocked_by: Option<BlockReason>,
+    /// Whether nothing comes back from beyond the server, though it answers.
+    #[serde(default)]
+    pub nothing_returns: bool,
     /// When this state began, RFC 3339, UTC.
     pub since: String,
     /// Seconds since this state began.
@@ -70,7 +73,7 @@ pub struct Status {
 impl Status {
     /// Whether a joined program has its network and the rules that guard it: what health is.
     pub fn ready(&self) -> bool {
-        self.state == State::Connected && self.kill_switch.armed
+        self.state == State::Connected && self.kill_switch.armed && !self.nothing_returns
     }
 
     /// One line for a health check: the state, and what a person would ask next.

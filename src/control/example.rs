@@ -24,6 +24,7 @@ pub(crate) fn connected() -> Status {
         state: State::Connected,
         reason: String::new(),
         blocked_by: None,
+        nothing_returns: false,
         since: "2026-11-24T06:02:11Z".to_owned(),
         since_seconds: 8_042.3,
         endpoint: Some("198.51.100.10:51820".parse().unwrap()),

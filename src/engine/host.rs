@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::EngineError;
 use super::confirm::{Commands, Heard};
 use super::lookup::look_up;
+use super::open;
 use super::portal::Portal;
 use super::rate::Rate;
 use super::status::{self, Parts};
@@ -26,8 +27,8 @@ use crate::link::{Decline, Facts, Link, LinkError, Listener, Offer, ToEngine, To
 use crate::metrics::Sample;
 use crate::net::{Fwmark, Stamp};
 use crate::policy::{IntoTunnel, Permit};
-use crate::wireguard::uapi::{self, UapiPeer, UapiState};
-use crate::wireguard::{Device, PeerSetup};
+use crate::wireguard::Device;
+use crate::wireguard::uapi::{self, UapiState};
 
 /// The engine's hands.
 pub(super) struct Host {
@@ -333,7 +334,11 @@ impl Host {
         match action {
             Action::Ask(permit) => self.ask(permit).await?,
             Action::Resolve(endpoint) => self.resolve(endpoint.host),
-            Action::Open { peer, address } => self.open(peer, address, gateway),
+            Action::Open {
+                peer,
+                address,
+                prove,
+            } => self.open(peer, address, prove, gateway),
             Action::Close => {
                 self.granted = None;
                 self.shown.send_replace(UapiState::default());
@@ -382,7 +387,7 @@ impl Host {
         id == self.asked
     }
 
-    fn open(&mut self, peer: usize, address: SocketAddrV4, gateway: &Gateway) {
+    fn open(&mut self, peer: usize, address: SocketAddrV4, prove: bool, gateway: &Gateway) {
         let Some(peer) = gateway.peers().get(peer) else {
             return;
         };
@@ -399,27 +404,13 @@ impl Host {
             *self.reopened.entry(cause.to_owned()).or_default() += 1;
         }
         self.opened = true;
-        let setup = PeerSetup {
-            private_key: self.config.tunnel.private_key.clone(),
-            public_key: peer.public_key,
-            preshared_key: peer.preshared_key.clone(),
-            keepalive: peer.keepalive,
-            allowed_ips: peer.allowed_ips.clone(),
-        };
-        self.shown.send_replace(UapiState {
-            listen_port: socket.local_addr().ok().map(|address| address.port()),
-            fwmark: self.facts.mark.map(|Fwmark(mark)| mark),
-            peer: Some(UapiPeer {
-                public_key: peer.public_key,
-                endpoint: remote,
-                keepalive: peer.keepalive,
-                allowed_ips: peer.allowed_ips.clone(),
-                last_handshake: None,
-                rx_bytes: 0,
-                tx_bytes: 0,
-            }),
-        });
-        self.device.connect(setup, socket, remote);
+        let port = socket.local_addr().ok().map(|address| address.port());
+        let mark = self.facts.mark.map(|Fwmark(mark)| mark);
+        self.shown
+            .send_replace(open::shown(peer, port, mark, remote));
+        let tunnel = &self.config.tunnel;
+        let (setup, returns) = (open::setup(tunnel, peer), open::returns(tunnel, prove));
+        self.device.connect(setup, socket, remote, returns);
     }
 
     /// Tells the warden what fits the path.

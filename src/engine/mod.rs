@@ -7,6 +7,7 @@
 mod confirm;
 mod host;
 mod lookup;
+mod open;
 mod outside;
 mod portal;
 mod rate;
@@ -14,6 +15,7 @@ mod sealed;
 mod serve;
 mod status;
 mod uplink;
+mod words;
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -281,7 +283,7 @@ impl Core<'_> {
     async fn handle(&mut self, event: Event) -> Result<(), EngineError> {
         let before = self.gateway.state().clone();
         debug!(?event, "event");
-        self.host.cause(cause(&event));
+        self.host.cause(words::cause(&event));
         for action in self.gateway.handle(event, Instant::now()) {
             debug!(?action, "action");
             self.host.perform(action, &self.gateway).await?;
@@ -289,7 +291,7 @@ impl Core<'_> {
         if matches!(self.gateway.state(), State::Blocked(_)) {
             self.host.cut();
         }
-        log_change(&before, self.gateway.state());
+        words::log_change(&before, self.gateway.state());
         Ok(())
     }
 
@@ -297,6 +299,17 @@ impl Core<'_> {
         match event {
             crate::wireguard::Event::Handshake => self.handle(Event::Handshake).await,
             crate::wireguard::Event::Silent => self.handle(Event::Silent).await,
+            crate::wireguard::Event::NothingReturns => {
+                warn!(
+                    "the server answers, and nothing comes back through it: the account may have ended, or the key may \
+                     have been withdrawn"
+                );
+                self.handle(Event::NothingReturns).await
+            }
+            crate::wireguard::Event::Returns => {
+                info!("packets come back through the tunnel again");
+                self.handle(Event::Returns).await
+            }
             crate::wireguard::Event::PathMtu { remote, mtu } => {
                 self.host.path_mtu(remote, mtu).await
             }
@@ -305,7 +318,7 @@ impl Core<'_> {
                 self.host.stamp(peer, stamp).await
             }
             crate::wireguard::Event::ClockWentBack(by) => {
-                let by = coarse(by);
+                let by = words::coarse(by);
                 warn!("the clock went back by {by}; handshakes go on from the newest stamp");
                 Ok(())
             }
@@ -421,78 +434,9 @@ async fn welcome(link: &Link, own: Option<&Config>) -> Result<Option<Welcome>, E
     }))
 }
 
-/// Why a tunnel is opened anew, as metrics call it; `None` for events that only carry on what another
-/// began.
-fn cause(event: &Event) -> Option<&'static str> {
-    match event {
-        Event::Silent => Some("silent"),
-        Event::Timeout => Some("timeout"),
-        Event::UplinkChanged => Some("uplink"),
-        Event::Reconfigured(_) => Some("reload"),
-        Event::Command(_) => Some("operator"),
-        Event::Attached { .. }
-        | Event::Granted(_)
-        | Event::Refused { .. }
-        | Event::Resolved(_)
-        | Event::Unresolved(_)
-        | Event::Handshake
-        | Event::Blocked(_) => None,
-    }
-}
-
-/// Says each state change once: what a person who reads the log wants to know.
-fn log_change(before: &State, after: &State) {
-    if before == after {
-        return;
-    }
-    match after {
-        State::Arming => info!("waiting for the rules"),
-        State::Connecting(attempt) => {
-            let crate::gateway::Attempt {
-                peer, tries, step, ..
-            } = attempt;
-            match step {
-                crate::gateway::Step::Waiting(why) => {
-                    warn!(peer, tries, why, "cannot try the server now");
-                }
-                crate::gateway::Step::Asking(_) => info!(peer, tries, "connecting"),
-                crate::gateway::Step::Resolving => info!(peer, "looking up the server's name"),
-                crate::gateway::Step::Shaking(_) => info!(peer, "handshake sent"),
-            }
-        }
-        State::Connected { peer, .. } => info!(peer, "connected"),
-        // What leaked is in the status: its destination is the user's affair.
-        State::Blocked(BlockReason::Leak(_)) => warn!("blocked: loopback only, because of a leak"),
-        State::Blocked(reason) => warn!(%reason, "blocked: loopback only"),
-    }
-}
-
-/// A time in the one unit that a person would take.
-fn coarse(time: Duration) -> String {
-    // Rounded: what is told is less than the clock was set back by, by the age of the last handshake.
-    let rounded = |unit: u64| (time.as_secs() + unit / 2) / unit;
-    match time.as_secs() {
-        0..=119 => format!("{} s", time.as_secs()),
-        120..=5399 => format!("{} min", rounded(60)),
-        5400..=172_799 => format!("{} h", rounded(3600)),
-        172_800.. => format!("{} d", rounded(86_400)),
-    }
-}
-
 fn seed() -> u64 {
     let mut bytes = [0; 8];
     // Jitter without entropy is still jitter of one gateway: any seed does.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u64::from_le_bytes(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_told_in_the_unit_that_a_person_would_take() {
-        let told = [30, 600, 7195, 86_400 * 3].map(|secs| coarse(Duration::from_secs(secs)));
-        assert_eq!(told, ["30 s", "10 min", "2 h", "3 d"]);
-    }
 }

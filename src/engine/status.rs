@@ -16,6 +16,10 @@ use crate::wireguard::uapi::{UapiPeer, UapiState};
 /// How long what the warden said is taken for true. It says something each second.
 pub(super) const FRESH: Duration = Duration::from_secs(3);
 
+/// Said while a server answers and is of no use.
+const FRUITLESS: &str = "nothing comes back through the tunnel, though the server answers: the account may have ended, or \
+    the key may have been withdrawn";
+
 /// All that a status is made of.
 pub(super) struct Parts<'a> {
     pub(super) config: &'a Config,
@@ -70,6 +74,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
         state,
         reason,
         blocked_by,
+        nothing_returns: gateway.is_fruitless(),
         since: rfc3339(parts.now - parts.elapsed),
         since_seconds: parts.elapsed.as_secs_f64(),
         endpoint,
@@ -217,7 +222,13 @@ fn word(gateway: &Gateway) -> Words {
     match gateway.state() {
         State::Arming => (Word::Arming, "waiting for the rules".to_owned(), None, None),
         State::Connected { peer, address } => {
-            (Word::Connected, String::new(), Some(*peer), Some(*address))
+            let reason = if gateway.is_fruitless() {
+                FRUITLESS
+            } else {
+                ""
+            };
+            let reason = reason.to_owned();
+            (Word::Connected, reason, Some(*peer), Some(*address))
         }
         State::Blocked(reason) => (Word::Blocked, reason.to_string(), None, None),
         State::Connecting(attempt) => {

@@ -33,6 +33,10 @@ pub enum Event {
     Handshake,
     /// Handshakes have had no answer for 15 s.
     Silent,
+    /// The server answers handshakes, and nothing comes back from beyond it.
+    NothingReturns,
+    /// After that something came back.
+    Returns,
     /// A whole new configuration, already valid.
     Reconfigured(Vec<Peer>),
     /// The uplink went away, came back, or changed its address: ask for the permission again.
@@ -68,6 +72,8 @@ pub enum Action {
         peer: usize,
         /// Where it is.
         address: SocketAddrV4,
+        /// Whether to find out at once if anything comes back: from the server before nothing did.
+        prove: bool,
     },
     /// Close the tunnel; inner packets are dropped from now on.
     Close,

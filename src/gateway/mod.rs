@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Arming ──Attached──► Connecting ──Handshake──► Connected
-//!                        ▲   │ Timeout: next server   │ Silent, UplinkChanged
+//!                        ▲   │ Timeout: next server   │ Silent, NothingReturns, UplinkChanged
 //!                        └───┴────────────────────────┘
 //! any state ──Disconnect, Blocked──► Blocked ──Connect──► Connecting
 //! ```
@@ -26,6 +26,8 @@ pub struct Gateway {
     peers: Vec<Peer>,
     state: State,
     since: Instant,
+    /// Nothing came back from beyond the last server, and nothing has since.
+    fruitless: bool,
     dice: Dice,
 }
 
@@ -83,6 +85,7 @@ impl Gateway {
             peers,
             state: State::Arming,
             since: now,
+            fruitless: false,
             dice: Dice::new(seed),
         }
     }
@@ -95,6 +98,11 @@ impl Gateway {
     /// When it got there. Attempts that follow each other are one stay in `connecting`.
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Whether nothing comes back from beyond the server: connected, and of no use.
+    pub fn is_fruitless(&self) -> bool {
+        self.fruitless
     }
 
     /// The servers it knows.
@@ -125,6 +133,11 @@ impl Gateway {
             Event::Unresolved(why) => self.unresolved(why, now),
             Event::Handshake => self.shaken(now),
             Event::Silent => self.silent(now),
+            Event::NothingReturns => self.nothing_returns(now),
+            Event::Returns => {
+                self.fruitless = false;
+                vec![]
+            }
             Event::Reconfigured(peers) => self.reconfigured(peers, now),
             Event::UplinkChanged => self.uplink_changed(now),
             Event::Timeout => self.timeout(now),
@@ -165,7 +178,11 @@ impl Gateway {
             },
             Permit::Endpoint { peer, address } => {
                 attempt.step = Step::Shaking(address);
-                vec![Action::Open { peer, address }]
+                vec![Action::Open {
+                    peer,
+                    address,
+                    prove: self.fruitless,
+                }]
             }
         }
     }
@@ -237,6 +254,17 @@ impl Gateway {
         }
     }
 
+    /// An account that ended, or a key that was withdrawn: the next server may be of more use.
+    fn nothing_returns(&mut self, now: Instant) -> Vec<Action> {
+        match self.state {
+            State::Connected { peer, .. } => {
+                self.fruitless = true;
+                self.attempt(self.after(peer), 1, now)
+            }
+            State::Arming | State::Connecting(_) | State::Blocked(_) => vec![],
+        }
+    }
+
     fn timeout(&mut self, now: Instant) -> Vec<Action> {
         match &self.state {
             State::Connecting(attempt) if attempt.give_up_at <= now => self.attempt(
@@ -259,6 +287,7 @@ impl Gateway {
     }
 
     fn reconfigured(&mut self, peers: Vec<Peer>, now: Instant) -> Vec<Action> {
+        self.fruitless = false;
         let old = std::mem::replace(&mut self.peers, peers);
         let moved = |index: usize| {
             let peer = old.get(index)?;
@@ -338,6 +367,7 @@ impl Gateway {
     }
 
     fn block(&mut self, reason: BlockReason, now: Instant) -> Vec<Action> {
+        self.fruitless = false;
         // A leak stays the reason: it is what the operator has to hear of.
         if !matches!(self.state, State::Blocked(BlockReason::Leak(_))) {
             self.enter(State::Blocked(reason), now);

@@ -52,7 +52,8 @@ fn connected(peers: Vec<Peer>) -> (Gateway, Instant) {
         opened,
         [Action::Open {
             peer: 0,
-            address: A
+            address: A,
+            prove: false
         }]
     );
     assert_eq!(gateway.handle(Event::Handshake, now), []);
@@ -144,6 +145,37 @@ fn a_server_that_is_silent_for_15_s_gives_way_to_the_next() {
 fn a_lone_server_is_tried_again_with_a_new_socket() {
     let (mut gateway, now) = connected(vec![two().remove(0)]);
     assert_eq!(gateway.handle(Event::Silent, now), asks(0, A));
+}
+
+/// An account that ended: the server answers handshakes, and forwards nothing.
+#[test]
+fn a_server_through_which_nothing_comes_back_gives_way_to_the_next() {
+    let (mut gateway, now) = connected(two());
+    assert!(!gateway.is_fruitless());
+    assert_eq!(gateway.handle(Event::NothingReturns, now), asks(1, B));
+    let permit = Permit::Endpoint {
+        peer: 1,
+        address: B,
+    };
+    let opened = gateway.handle(Event::Granted(permit), now);
+    assert_eq!(
+        opened,
+        [Action::Open {
+            peer: 1,
+            address: B,
+            prove: true
+        }]
+    );
+    assert_eq!(gateway.handle(Event::Handshake, now), []);
+    assert!(
+        gateway.is_fruitless(),
+        "an answer to a handshake is no proof"
+    );
+    assert_eq!(gateway.handle(Event::Returns, now), []);
+    assert!(!gateway.is_fruitless());
+    let _ = gateway.handle(Event::NothingReturns, now);
+    let _ = gateway.handle(Event::Command(Command::Disconnect), now);
+    assert!(!gateway.is_fruitless());
 }
 
 #[test]
@@ -337,6 +369,8 @@ fn any_event_but_connect() -> impl Strategy<Value = Event> {
         Just(Event::Unresolved(String::new())),
         Just(Event::Handshake),
         Just(Event::Silent),
+        Just(Event::NothingReturns),
+        Just(Event::Returns),
         Just(Event::Reconfigured(two())),
         Just(Event::Reconfigured(named())),
         Just(Event::UplinkChanged),
@@ -390,7 +424,7 @@ proptest! {
             now += Duration::from_secs(seconds);
             actions = gateway.handle(event.clone(), now);
             for action in &actions {
-                if let Action::Open { peer, address } = action {
+                if let Action::Open { peer, address, .. } = action {
                     let permit = Permit::Endpoint { peer: *peer, address: *address };
                     prop_assert_eq!(&event, &Event::Granted(permit.clone()));
                     prop_assert_eq!(asked.as_ref(), Some(&permit));

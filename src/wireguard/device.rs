@@ -15,6 +15,7 @@ use crate::policy::IntoTunnel;
 
 use super::counters::Snapshot;
 use super::peer::PeerSetup;
+use super::question::Asks;
 use super::run::{Command, Loop, Shared};
 use super::tun::Tun;
 use super::tx::Outward;
@@ -26,6 +27,11 @@ pub enum Event {
     Handshake,
     /// Handshakes have gone unanswered for 15 s. Told once for each silence; they go on.
     Silent,
+    /// Programs have sent for a minute, the tunnel's resolver was asked, and nothing came back, though the server answers
+    /// handshakes. Told once for each server.
+    NothingReturns,
+    /// Something came back after [`Event::NothingReturns`].
+    Returns,
     /// What fits the path to the endpoint: at the start, and whenever it changes.
     PathMtu {
         /// The endpoint.
@@ -50,6 +56,15 @@ pub enum Event {
 pub struct Device {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How it is found out whether anything comes back from beyond the server. `Default` asks nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Returns {
+    /// Who is asked, where programs send and nothing comes back.
+    pub asks: Option<Asks>,
+    /// As soon as there is a session: from the server before nothing came back.
+    pub prove: bool,
 }
 
 /// What a data plane starts from.
@@ -107,11 +122,18 @@ impl Device {
 
     /// Replaces peer and socket and starts a handshake at once. `socket` is bound, marked, and not
     /// connected. A session with the same keys and keepalive is kept.
-    pub fn connect(&self, peer: PeerSetup, socket: UdpSocket, remote: SocketAddrV4) {
+    pub fn connect(
+        &self,
+        peer: PeerSetup,
+        socket: UdpSocket,
+        remote: SocketAddrV4,
+        returns: Returns,
+    ) {
         self.shared.send(Command::Connect {
             peer,
             socket,
             remote,
+            returns,
         });
     }
 

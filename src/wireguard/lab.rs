@@ -16,7 +16,7 @@ use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, recv};
 use rustix::thread::UnshareFlags;
 
-use super::{Device, DropReason, Event, PeerSetup, Setup, Snapshot};
+use super::{Device, DropReason, Event, PeerSetup, Returns, Setup, Snapshot};
 use crate::config::{Offload, PublicKey, Secret};
 use crate::net::Stamps;
 use crate::policy::IntoTunnel;
@@ -162,7 +162,8 @@ fn bulk_by(
     let server = thread::spawn(move || {
         enter_new_namespace();
         let end = end(FAR, far.0, far.1);
-        end.device.connect(peer(2, 1), far_socket, near_address);
+        end.device
+            .connect(peer(2, 1), far_socket, near_address, Returns::default());
         let listener = TcpListener::bind((FAR, 9)).unwrap();
         ready.send(()).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
@@ -175,7 +176,8 @@ fn bulk_by(
         enter_new_namespace();
         let end = end(NEAR, near.0, near.1);
         listening.recv().unwrap();
-        end.device.connect(peer(1, 2), near_socket, far_address);
+        end.device
+            .connect(peer(1, 2), near_socket, far_address, Returns::default());
         end.wait_handshake();
         let mut stream = TcpStream::connect((FAR, 9)).unwrap();
         write_bulk(&mut stream);
@@ -311,7 +313,8 @@ fn bursts_of_datagrams_arrive_unchanged_and_in_order() {
     let server = thread::spawn(move || {
         enter_new_namespace();
         let end = end(FAR, true, Offload::Auto);
-        end.device.connect(peer(2, 1), far_socket, near_address);
+        end.device
+            .connect(peer(2, 1), far_socket, near_address, Returns::default());
         let socket = UdpSocket::bind((FAR, 9)).unwrap();
         ready.send(()).unwrap();
         let mut datagram = [0; 2000];
@@ -325,7 +328,8 @@ fn bursts_of_datagrams_arrive_unchanged_and_in_order() {
         enter_new_namespace();
         let end = end(NEAR, true, Offload::Auto);
         listening.recv().unwrap();
-        end.device.connect(peer(1, 2), near_socket, far_address);
+        end.device
+            .connect(peer(1, 2), near_socket, far_address, Returns::default());
         end.wait_handshake();
         let socket = UdpSocket::bind((NEAR, 0)).unwrap();
         socket.connect((FAR, 9)).unwrap();
@@ -385,7 +389,8 @@ fn a_stranger_and_a_forbidden_address_are_not_heard() {
         let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         // From now on the kernel would not let a stranger's in.
         stranger.send_to(&[4, 0, 0, 0], address).unwrap();
-        near.device.connect(peer(1, 2), socket, nobody);
+        near.device
+            .connect(peer(1, 2), socket, nobody, Returns::default());
         let probe = UdpSocket::bind((NEAR, 0)).unwrap();
         ip("route add 198.51.100.0/24 dev tun0");
         let heard = |reason| dropped(&near.device.snapshot(), reason);
@@ -431,24 +436,28 @@ fn the_same_keys_keep_the_session_and_others_do_not() {
     let far = thread::spawn(move || {
         enter_new_namespace();
         let end = end(FAR, true, Offload::Auto);
-        end.device.connect(peer(2, 1), far_socket, near_address);
+        end.device
+            .connect(peer(2, 1), far_socket, near_address, Returns::default());
         let _ = finished.recv();
     });
     let near = thread::spawn(move || {
         enter_new_namespace();
         let end = end(NEAR, true, Offload::Auto);
         let [first, second, third] = sockets;
-        end.device.connect(peer(1, 2), first, far_address);
+        end.device
+            .connect(peer(1, 2), first, far_address, Returns::default());
         end.wait_handshake();
         drop(finish);
         far.join().unwrap();
         let last = || end.device.snapshot().last_handshake;
         assert!(last().is_some());
         drain(&ear);
-        end.device.connect(peer(1, 2), second, far_address);
+        end.device
+            .connect(peer(1, 2), second, far_address, Returns::default());
         hear_initiation(&ear);
         assert!(last().is_some());
-        end.device.connect(peer(3, 2), third, far_address);
+        end.device
+            .connect(peer(3, 2), third, far_address, Returns::default());
         hear_initiation(&ear);
         assert_eq!(last(), None);
     });

@@ -23,6 +23,7 @@ mod noise;
 #[cfg(test)]
 mod packets;
 mod peer;
+mod question;
 mod run;
 mod rx;
 pub mod session;
@@ -38,5 +39,6 @@ mod wait;
 mod lab;
 
 pub use counters::{DropReason, Snapshot};
-pub use device::{Device, Event, Setup};
+pub use device::{Device, Event, Returns, Setup};
 pub use peer::PeerSetup;
+pub use question::Asks;

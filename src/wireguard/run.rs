@@ -18,10 +18,12 @@ use crate::policy::IntoTunnel;
 
 use super::counters::{Counters, DropReason};
 use super::device::Event;
+use super::device::Returns;
 use super::ecn::Ecn;
 use super::peer::{Allowed, PeerSetup};
+use super::question::Question;
 use super::rx::Inward;
-use super::session::{SMALLEST_BUFFER, Session};
+use super::session::{OVERHEAD, PADDING, Return, SMALLEST_BUFFER, Sealed, Session};
 use super::tun::Tun;
 use super::tx::Outward;
 use super::udp::{self, Receiver, Sender};
@@ -42,6 +44,7 @@ pub(super) enum Command {
         peer: PeerSetup,
         socket: UdpSocket,
         remote: SocketAddrV4,
+        returns: Returns,
     },
     Disconnect,
     Permit(IntoTunnel),
@@ -93,6 +96,8 @@ pub(super) struct Link {
     pub(super) remote: SocketAddrV4,
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
+    /// What is asked through the tunnel where nothing comes back.
+    pub(super) question: Option<Question>,
     /// When the kernel is asked for the path MTU again.
     look: Instant,
     /// The path MTU that was told last.
@@ -217,6 +222,7 @@ impl<F: Fn(Event)> Loop<F> {
             }
             link.sender.flush();
         }
+        ask(link, now, self.mtu);
         counters.dropped(DropReason::NoSession, link.session.take_lost());
         if link.session.take_handshake() {
             counters.handshake(SystemTime::now());
@@ -224,6 +230,11 @@ impl<F: Fn(Event)> Loop<F> {
         }
         if link.session.take_silence() {
             (self.notify)(Event::Silent);
+        }
+        match link.session.take_return() {
+            Some(Return::Missing) => (self.notify)(Event::NothingReturns),
+            Some(Return::Seen) => (self.notify)(Event::Returns),
+            None => {}
         }
         self.tell_stamp();
     }
@@ -263,7 +274,8 @@ impl<F: Fn(Event)> Loop<F> {
                 peer,
                 socket,
                 remote,
-            } => self.connect(peer, socket, remote)?,
+                returns,
+            } => self.connect(peer, socket, remote, returns)?,
         }
         Ok(true)
     }
@@ -273,6 +285,7 @@ impl<F: Fn(Event)> Loop<F> {
         peer: PeerSetup,
         socket: UdpSocket,
         remote: SocketAddrV4,
+        returns: Returns,
     ) -> io::Result<()> {
         let counters = &self.shared.counters;
         let now = Instant::now();
@@ -289,14 +302,21 @@ impl<F: Fn(Event)> Loop<F> {
                 counters.forget_handshake();
                 let mut session = Session::new(&peer, *remote.ip(), now)?;
                 session.go_on_from(self.stamps.of(peer.public_key));
+                if returns.prove {
+                    session.prove();
+                }
                 session
             }
         };
         let socket = Rc::new(socket);
         self.waiter.watch(Some(Rc::clone(&socket)))?;
         let sender = Sender::new(Rc::clone(&socket), remote, gso, Arc::clone(counters));
+        let allowed = Allowed::new(&peer.allowed_ips);
+        // An answer that the server may not send is none.
+        let asks = returns.asks.filter(|asks| allowed.contains(asks.resolver));
         let link = self.link.insert(Link {
-            allowed: Allowed::new(&peer.allowed_ips),
+            allowed,
+            question: asks.map(Question::new),
             peer,
             told_stamp: session.stamp(),
             session,
@@ -328,4 +348,30 @@ impl<F: Fn(Event)> Loop<F> {
         }
         Ok(ready)
     }
+}
+
+/// Asks the tunnel's resolver something where programs send and nothing comes back.
+fn ask(link: &mut Link, now: Instant, mtu: u16) {
+    if !link.session.wants_return(now) {
+        return;
+    }
+    let Some(question) = &mut link.question else {
+        return;
+    };
+    let packet = question.next(random());
+    let slot = link
+        .sender
+        .slot(packet.len() + PADDING + OVERHEAD + TIMER_MESSAGE);
+    match link.session.seal(now, &packet, mtu.into(), slot) {
+        Sealed::Send(size) | Sealed::Ask(size) => link.sender.commit(size, Ecn::NotEct),
+        Sealed::Queued | Sealed::Exhausted => {}
+    }
+    link.sender.flush();
+}
+
+/// Without entropy a question is one that anybody could answer: the server, which knows it anyway.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u32::from_ne_bytes(bytes)
 }

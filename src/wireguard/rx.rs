@@ -8,6 +8,7 @@ use super::ecn::{self, Ecn};
 use super::flow::Joins;
 use super::header::{LONGEST_PACKET, VIRTIO, Virtio, addresses};
 use super::peer::Allowed;
+use super::question::Question;
 use super::run::Link;
 use super::session::{OVERHEAD, Opened, PADDING, SMALLEST_BUFFER};
 use super::split::Segments;
@@ -55,6 +56,8 @@ impl Inward {
                 let opened = link.session.open(now, datagram, slot);
                 if let Opened::Packet(len) = opened {
                     match admit(&mut slot[..len], message.ecn, &link.allowed) {
+                        // The answer to our own question.
+                        Ok(()) if answered(link.question.as_mut(), &slot[..len]) => {}
                         Ok(()) => {
                             counters.rx_packets.add(1);
                             counters.rx_bytes.add(len as u64);
@@ -93,6 +96,10 @@ fn send_queued(now: Instant, link: &mut Link, counters: &Counters) {
         link.sender.commit(size, Ecn::NotEct);
     }
     link.sender.flush();
+}
+
+fn answered(question: Option<&mut Question>, packet: &[u8]) -> bool {
+    question.is_some_and(|question| question.is_answered_by(packet))
 }
 
 /// Whether the peer may send this inner packet, which learns what routers said of congestion.

@@ -7,6 +7,7 @@
 
 mod keypair;
 mod outside;
+mod returns;
 mod timers;
 mod window;
 
@@ -27,6 +28,8 @@ use super::peer::PeerSetup;
 use crate::net::Stamp;
 use keypair::{Keypair, Keypairs, Place};
 use outside::{asleep, clock, jitter, new_key, random};
+
+pub use returns::Return;
 
 /// Bytes of the header of a data message (section 5.4.6).
 const HEADER: usize = 16;
@@ -53,6 +56,16 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Handshakes unanswered for this long are a silence: the state machine tries another peer then.
 const SILENCE: Duration = Duration::from_secs(15);
+
+/// A server of which nothing has been heard for this long is asked for a handshake, sent anything or not: an idle one says
+/// nothing by itself. With SILENCE behind it, a dead one is noticed within 35 s.
+const DOUBT: Duration = Duration::from_secs(18);
+
+/// How often it is asked then, until that is a silence: with a third of all packets lost, as many are enough.
+const DOUBT_RETRY: Duration = Duration::from_secs(2);
+
+/// Nothing is a silence while something was heard so recently.
+const UNHEARD: Duration = Duration::from_secs(30);
 
 /// Packets that are kept while there is no session.
 const QUEUE: usize = 256;
@@ -348,6 +361,21 @@ impl Session {
     /// Whether a handshake was completed since the last call.
     pub fn take_handshake(&mut self) -> bool {
         std::mem::take(&mut self.handshake)
+    }
+
+    /// It is to be found out whether anything comes back from beyond the server, as soon as it answers.
+    pub fn prove(&mut self) {
+        self.timers.prove();
+    }
+
+    /// Whether a packet is to be sent now that has to be answered from beyond the server, if there are keys for it.
+    pub fn wants_return(&mut self, now: Instant) -> bool {
+        self.keypairs.current.is_some() && self.timers.wants_return(now)
+    }
+
+    /// What there is to tell of packets that come back, or do not.
+    pub fn take_return(&mut self) -> Option<Return> {
+        self.timers.take_return()
     }
 
     /// Whether a silence has begun that was not told of yet.

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::returns::{Return, Returns};
 use super::{
-    KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT,
-    SILENCE, TICK, UNANSWERED,
+    DOUBT, DOUBT_RETRY, KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME,
+    REKEY_TIMEOUT, SILENCE, TICK, UNANSWERED, UNHEARD,
 };
 
 /// What the timers remember.
@@ -21,6 +22,10 @@ pub(super) struct Timers {
     heard: Option<Instant>,
     /// When the first packet left that nothing valid arrived after.
     asked: Option<Instant>,
+    /// When something authentic arrived last.
+    heard_last: Option<Instant>,
+    /// Whether packets come back, and not just answers to handshakes.
+    returns: Returns,
     /// The session has counted so far that it is to be renewed at once.
     renew: bool,
     silence: Silence,
@@ -53,6 +58,8 @@ impl Timers {
             retry: None,
             heard: None,
             asked: None,
+            heard_last: None,
+            returns: Returns::default(),
             renew: false,
             silence: Silence::Unreported,
             next_tick: now,
@@ -80,11 +87,15 @@ impl Timers {
     pub(super) fn initiated(&mut self, now: Instant, jitter: Duration) {
         self.asked = None;
         self.waiting.get_or_insert(now);
-        self.retry = Some(now + REKEY_TIMEOUT + jitter);
+        // A server that may be dead is asked often for a short while: a few losses are no death.
+        let doubted = self.is_doubted(now) && self.silence == Silence::Unreported;
+        let timeout = if doubted { DOUBT_RETRY } else { REKEY_TIMEOUT };
+        self.retry = Some(now + timeout + jitter);
     }
 
     /// There is a session, and both know.
     pub(super) fn completed(&mut self, now: Instant) {
+        self.returns.begun(now);
         self.passed = now;
         self.waiting = None;
         self.retry = None;
@@ -99,6 +110,7 @@ impl Timers {
 
     /// A packet leaves.
     pub(super) fn asked(&mut self, now: Instant) {
+        self.returns.left(now);
         self.answered(now);
         self.asked.get_or_insert(now);
     }
@@ -113,11 +125,36 @@ impl Timers {
     pub(super) fn heard_something(&mut self, now: Instant) {
         self.asked = None;
         self.passed = now;
+        if elapsed(self.heard_last, now, UNHEARD) {
+            self.returns.interrupted();
+        }
+        self.heard_last = Some(now);
     }
 
     /// A packet has arrived.
     pub(super) fn heard_packet(&mut self, now: Instant) {
+        self.returns.came();
         self.heard.get_or_insert(now);
+    }
+
+    /// Whether nothing has arrived for so long that the server may be dead. An idle one says nothing by itself.
+    fn is_doubted(&self, now: Instant) -> bool {
+        elapsed(self.heard_last, now, DOUBT)
+    }
+
+    /// It is to be found out whether packets come back.
+    pub(super) fn prove(&mut self) {
+        self.returns.prove();
+    }
+
+    /// Whether a packet is to leave that has to be answered from beyond the server.
+    pub(super) fn wants_return(&mut self, now: Instant) -> bool {
+        self.returns.tick(now)
+    }
+
+    /// What there is to tell of packets that come back, or do not.
+    pub(super) fn take_return(&mut self) -> Option<Return> {
+        self.returns.take()
     }
 
     /// Whether what waits has waited for too long.
@@ -132,13 +169,16 @@ impl Timers {
         if let Some(next) = self.retry.filter(|next| now < *next) {
             self.next_tick = self.next_tick.min(next);
         }
-        if self.silence == Silence::Unreported && elapsed(self.waiting, now, SILENCE) {
+        // One answer that is lost now and then is no silence while other things arrive.
+        let heard = self.heard_last.is_some_and(|at| now < at + UNHEARD);
+        if self.silence == Silence::Unreported && !heard && elapsed(self.waiting, now, SILENCE) {
             self.silence = Silence::Due;
         }
         let renew = self.renew
             || self.waiting.is_some()
             || session.is_none_or(|(age, ours)| is_old(age, ours))
-            || elapsed(self.asked, now, UNANSWERED);
+            || elapsed(self.asked, now, UNANSWERED)
+            || (session.is_some() && self.is_doubted(now));
         let unheard = self.interval.is_some_and(|most| now >= self.passed + most);
         if renew && self.may_initiate(now) {
             Due::Initiation

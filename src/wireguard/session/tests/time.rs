@@ -83,8 +83,8 @@ fn a_retry_follows_as_long_as_nobody_answers() {
             let now = start + TICK * tick;
             sent += u32::from(a.tick(now, &mut dst) == Some(148));
         }
-        // One in 5 s and up to 333 ms of jitter and a tick, for 300 s.
-        assert!((53..=60).contains(&sent), "{kind}: {sent}");
+        // One in 5 s and up to 333 ms of jitter and a tick, for 300 s; a few more before it is a silence.
+        assert!((53..=64).contains(&sent), "{kind}: {sent}");
     }
 }
 
