@@ -71,6 +71,8 @@ pub(super) struct Host {
     /// What will have ended the tunnel in use when the next one opens; `None` before the first.
     cause: Option<&'static str>,
     opened: bool,
+    /// Messages that were no valid ones until the last tunnel was opened.
+    rejected: u64,
     /// Who waits to hear what was stopped. One answer of the warden is for all of them.
     curious: Vec<oneshot::Sender<Report>>,
 }
@@ -114,6 +116,7 @@ impl Host {
             reopened: BTreeMap::new(),
             cause: None,
             opened: false,
+            rejected: 0,
             curious: Vec::new(),
         }
     }
@@ -404,6 +407,7 @@ impl Host {
             *self.reopened.entry(cause.to_owned()).or_default() += 1;
         }
         self.opened = true;
+        self.rejected = self.device.snapshot().rejected();
         let port = socket.local_addr().ok().map(|address| address.port());
         let mark = self.facts.mark.map(|Fwmark(mark)| mark);
         self.shown
@@ -435,6 +439,7 @@ impl Host {
 
     /// What `vpngw status` says now.
     pub(super) fn status(&self, gateway: &Gateway, now: Instant) -> Status {
+        let snapshot = self.device.snapshot();
         status::compose(&Parts {
             config: &self.config,
             facts: &self.facts,
@@ -444,7 +449,8 @@ impl Host {
                 Uplink::Own(_) => Topology::Sealed,
             },
             gateway,
-            snapshot: &self.device.snapshot(),
+            snapshot: &snapshot,
+            rejected: snapshot.rejected().saturating_sub(self.rejected),
             mtu: match self.facts.mtu {
                 0 => self.mtu,
                 mtu => mtu,

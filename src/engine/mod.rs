@@ -5,6 +5,7 @@
 //! it lives in the uplink's namespace and opens its own way to the server ([`run_sealed`]).
 
 mod confirm;
+mod diagnosis;
 mod host;
 mod lookup;
 mod open;
@@ -28,7 +29,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, Log, PublicKey};
 use crate::control::server::Request;
-use crate::gateway::{BlockReason, Command, Event, Gateway, State};
+use crate::gateway::{BlockReason, Command, Event, Gateway, State, Step};
 use crate::link::{Decline, Facts, Link, LinkError, Listener, ToEngine, ToWarden, VERSION};
 use crate::metrics::Question;
 use crate::net::Stamps;
@@ -200,6 +201,7 @@ async fn work(
         gateway,
         host,
         stamps,
+        explained: None,
     };
     core.host.serve_uapi(welcome.held.uapi);
     core.handle(Event::Attached {
@@ -254,6 +256,7 @@ async fn work(
                 core.host.sample(Instant::now());
                 core.host.heard.watch(Instant::now());
                 core.host.tell_health(&core.gateway, Instant::now()).await?;
+                core.explain();
             }
         }
     }
@@ -277,6 +280,8 @@ struct Core<'a> {
     gateway: Gateway,
     host: Host,
     stamps: &'a mut Stamps<PublicKey>,
+    /// The stay in `connecting` of which the log has said why it lasts.
+    explained: Option<Instant>,
 }
 
 impl Core<'_> {
@@ -291,7 +296,7 @@ impl Core<'_> {
         if matches!(self.gateway.state(), State::Blocked(_)) {
             self.host.cut();
         }
-        words::log_change(&before, self.gateway.state());
+        words::log_change(&before, &self.gateway);
         Ok(())
     }
 
@@ -344,6 +349,22 @@ impl Core<'_> {
         // Whoever asked may have hung up.
         let _ = answer.send(self.host.status(&self.gateway, Instant::now()));
         Ok(())
+    }
+
+    /// Says once why a server that does not answer may not.
+    fn explain(&mut self) {
+        let State::Connecting(attempt) = self.gateway.state() else {
+            return;
+        };
+        let since = self.gateway.since();
+        let shaking = matches!(attempt.step, Step::Shaking(_));
+        if self.explained == Some(since) || !shaking || since.elapsed() < diagnosis::PATIENCE {
+            return;
+        }
+        self.explained = Some(since);
+        let server = words::server(&self.gateway, attempt.peer);
+        let why = self.host.status(&self.gateway, Instant::now()).reason;
+        warn!(server, "{why}");
     }
 
     /// Serves metrics as configuration and warden have it now.

@@ -288,6 +288,7 @@ fn waiting(config: &Config, since: Instant, why: Option<&str>) -> Status {
         tx_bits_per_second: 0.0,
         elapsed: now.saturating_duration_since(since),
         now: SystemTime::now(),
+        rejected: 0,
         no_metrics: None,
     });
     status.reason = format!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::diagnosis::{Silence, diagnosis};
 use crate::config::{Config, Host};
 use crate::control::api::{
     Dns, Ipv6, KillSwitch, Lan, Leaks, Served, State as Word, Status, Topology, Tunnel, Unheard,
@@ -36,6 +37,8 @@ pub(super) struct Parts<'a> {
     pub(super) elapsed: Duration,
     /// The wall clock.
     pub(super) now: SystemTime,
+    /// What came from the server since it was asked first, and was no valid message.
+    pub(super) rejected: u64,
     /// Why our own listener for metrics is not there.
     pub(super) no_metrics: Option<String>,
 }
@@ -48,7 +51,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
         snapshot,
         ..
     } = parts;
-    let (state, reason, peer, endpoint) = word(gateway);
+    let (state, reason, peer, endpoint) = word(parts);
     let peer = peer.and_then(|index| gateway.peers().get(index));
     let tunnel = &config.tunnel;
     let handshake_age = snapshot
@@ -218,7 +221,8 @@ pub(super) fn shown(state: &UapiState, snapshot: &Snapshot) -> UapiState {
 
 type Words = (Word, String, Option<usize>, Option<std::net::SocketAddrV4>);
 
-fn word(gateway: &Gateway) -> Words {
+fn word(parts: &Parts<'_>) -> Words {
+    let gateway = parts.gateway;
     match gateway.state() {
         State::Arming => (Word::Arming, "waiting for the rules".to_owned(), None, None),
         State::Connected { peer, address } => {
@@ -236,7 +240,14 @@ fn word(gateway: &Gateway) -> Words {
                 Step::Asking(_) => ("opening the way to the server".to_owned(), None),
                 Step::Resolving => ("looking up the server's name".to_owned(), None),
                 Step::Shaking(address) => {
-                    ("no answer from the server yet".to_owned(), Some(*address))
+                    let silence = Silence {
+                        waited: parts.elapsed,
+                        rejected: parts.rejected,
+                        clock: parts.now,
+                    };
+                    let yet = || "no answer from the server yet".to_owned();
+                    let reason = diagnosis(silence).unwrap_or_else(yet);
+                    (reason, Some(*address))
                 }
                 Step::Waiting(why) => (why.clone(), None),
             };

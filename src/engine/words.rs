@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::gateway::{Attempt, BlockReason, Event, State, Step};
+use crate::config::{Endpoint, Host};
+use crate::control::api::printable;
+use crate::gateway::{Attempt, BlockReason, Event, Gateway, State, Step};
 
 /// Why a tunnel is opened anew, as metrics call it; `None` for events that only carry on what another
 /// began.
@@ -28,7 +30,8 @@ pub(super) fn cause(event: &Event) -> Option<&'static str> {
 }
 
 /// Says each state change once: what a person who reads the log wants to know.
-pub(super) fn log_change(before: &State, after: &State) {
+pub(super) fn log_change(before: &State, gateway: &Gateway) {
+    let after = gateway.state();
     if before == after {
         return;
     }
@@ -38,20 +41,35 @@ pub(super) fn log_change(before: &State, after: &State) {
             let Attempt {
                 peer, tries, step, ..
             } = attempt;
+            let server = server(gateway, *peer);
             match step {
                 Step::Waiting(why) => {
-                    warn!(peer, tries, why, "cannot try the server now");
+                    warn!(server, tries, why, "cannot try the server now");
                 }
-                Step::Asking(_) => info!(peer, tries, "connecting"),
-                Step::Resolving => info!(peer, "looking up the server's name"),
-                Step::Shaking(_) => info!(peer, "handshake sent"),
+                Step::Asking(_) => info!(server, tries, "connecting"),
+                Step::Resolving => info!(server, "looking up the server's name"),
+                Step::Shaking(_) => info!(server, "handshake sent"),
             }
         }
-        State::Connected { peer, .. } => info!(peer, "connected"),
+        State::Connected { peer, .. } => info!(server = server(gateway, *peer), "connected"),
         // What leaked is in the status: its destination is the user's affair.
         State::Blocked(BlockReason::Leak(_)) => warn!("blocked: loopback only, because of a leak"),
         State::Blocked(reason) => warn!(%reason, "blocked: loopback only"),
     }
+}
+
+/// A server as a person knows it: what the file calls it, and where it is.
+pub(super) fn server(gateway: &Gateway, peer: usize) -> String {
+    let Some(peer) = gateway.peers().get(peer) else {
+        return "none".to_owned();
+    };
+    let Endpoint { host, port } = &peer.endpoint;
+    let at = match host {
+        Host::Address(ip) => format!("{ip}:{port}"),
+        Host::Name(name) => format!("{name}:{port}"),
+    };
+    let named = peer.name.as_ref().map(|name| format!("{name} ({at})"));
+    printable(&named.unwrap_or(at))
 }
 
 /// A time in the one unit that a person would take.

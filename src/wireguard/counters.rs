@@ -183,6 +183,12 @@ impl Snapshot {
     pub fn dropped(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL.into_iter().zip(self.dropped)
     }
+
+    /// Messages from the endpoint that were no valid ones of our peer.
+    pub fn rejected(&self) -> u64 {
+        let rejected = self.dropped().find(|(why, _)| *why == DropReason::Rejected);
+        rejected.map_or(0, |(_, count)| count)
+    }
 }
 
 #[cfg(test)]

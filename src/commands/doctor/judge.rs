@@ -153,10 +153,11 @@ fn connection(facts: &Facts) -> Finding {
             .change("look at `vpngw leaks`, end what leaked, then `vpngw connect`"),
         State::Blocked => Finding::fails(CHECK, status.summary()).change("`vpngw connect`"),
         State::Connected if status.ready() => Finding::holds(CHECK, status.summary()),
+        State::Connected if status.nothing_returns => Finding::fails(CHECK, status.summary())
+            .change("look at the account with the provider, or name another server too"),
         State::Connected | State::Arming | State::Connecting => {
-            Finding::fails(CHECK, status.summary()).change(
-                "wait, then look at its log; is the server's address right, and does it answer?",
-            )
+            Finding::fails(CHECK, status.summary())
+                .change("wait 15 s: then the line above says what is likely; the log says it, too")
         }
     }
 }

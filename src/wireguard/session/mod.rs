@@ -61,8 +61,11 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// nothing by itself. With SILENCE behind it, a dead one is noticed within 35 s.
 const DOUBT: Duration = Duration::from_secs(18);
 
-/// How often it is asked then, until that is a silence: with a third of all packets lost, as many are enough.
+/// How often it is asked then, for so long as there is doubt: with a third of all packets lost, as many are enough.
 const DOUBT_RETRY: Duration = Duration::from_secs(2);
+
+/// By then it is dead.
+const NOTICED: Duration = Duration::from_secs(35);
 
 /// Nothing is a silence while something was heard so recently.
 const UNHEARD: Duration = Duration::from_secs(30);

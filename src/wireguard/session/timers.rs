@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::returns::{Return, Returns};
 use super::{
-    DOUBT, DOUBT_RETRY, KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME,
-    REKEY_TIMEOUT, SILENCE, TICK, UNANSWERED, UNHEARD,
+    DOUBT, DOUBT_RETRY, KEEPALIVE_TIMEOUT, NOTICED, REJECT_AFTER_TIME, REKEY_AFTER_TIME,
+    REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, SILENCE, TICK, UNANSWERED, UNHEARD,
 };
 
 /// What the timers remember.
@@ -88,7 +88,7 @@ impl Timers {
         self.asked = None;
         self.waiting.get_or_insert(now);
         // A server that may be dead is asked often for a short while: a few losses are no death.
-        let doubted = self.is_doubted(now) && self.silence == Silence::Unreported;
+        let doubted = self.is_doubted(now) && !elapsed(self.heard_last, now, NOTICED);
         let timeout = if doubted { DOUBT_RETRY } else { REKEY_TIMEOUT };
         self.retry = Some(now + timeout + jitter);
     }
