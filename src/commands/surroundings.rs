@@ -2,7 +2,7 @@
 //! written who should not.
 
 use std::fs::OpenOptions;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -39,9 +39,12 @@ fn seed() -> u64 {
 /// Reads a list of servers: a regular file that only root and the user who runs this can write, or one on a read-only
 /// mount. It says with which key a server proves itself, so whoever writes it leads the tunnel where he likes.
 fn read(path: &Path) -> Result<String, NoList> {
-    let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => NoList::Absent,
-        _ => NoList::Unreadable(error.to_string()),
+    let unreadable = |error: std::io::Error| {
+        let absent = [ErrorKind::NotFound, ErrorKind::NotADirectory];
+        if absent.contains(&error.kind()) {
+            return NoList::Absent;
+        }
+        NoList::Unreadable(error.to_string())
     };
     // What is asked of the file is asked of the open one, and a pipe keeps nobody waiting.
     let mut options = OpenOptions::new();

@@ -46,6 +46,7 @@ pub mod wgquick;
 pub use crate::net::lan::{Inbound, Lan, Outbound};
 pub use diagnostic::{Diagnostic, Errors};
 pub use env::is_read;
+pub use gluetun::markdown as from_gluetun;
 pub use lan::MOST_EXCEPTIONS;
 pub use load::{Loaded, Origin, Sources, load, load_sealed, load_without_tunnel};
 pub use place::{At, Place, Source};

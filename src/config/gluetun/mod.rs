@@ -26,8 +26,7 @@ mod table;
 mod variable;
 
 pub(super) use dns::is_one as names_a_resolver;
-#[cfg(test)]
-pub(super) use table::markdown;
+pub use table::markdown;
 pub(super) use table::names;
 
 /// Ends the name of a variable that names a file with the value.

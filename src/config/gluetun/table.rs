@@ -1,7 +1,11 @@
 //! What becomes of each of gluetun's variables, told from its rows: to the operator at start, and to a reader of
 //! `docs/from-gluetun.md`.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
 use super::super::diagnostic::{Notes, Problem};
+use super::super::place::{Place, Source};
 use super::rows::TUNNEL;
 use super::services::SERVICES;
 use super::variable::{Environment, set, switch, whole};
@@ -63,23 +67,30 @@ pub(super) fn say(environment: &Environment, notes: &mut Notes) {
                 Fate::NotDone(idle, wrong, right) if !idle.is(value) => {
                     notes.warn(&whole(name), Problem::new(*wrong, *right));
                 }
-                Fate::Needless(_) => needless.push(name),
+                Fate::Needless(why) => needless.push((*why, name)),
                 Fate::NotDone(..) | Fate::Followed(_) | Fate::Answered(_) | Fate::PartOf(_) => {}
             }
         }
     }
-    needless.sort_unstable();
-    let Some((first, rest)) = needless.split_first() else {
-        return;
-    };
-    let wrong = match rest {
-        [] => "it has nothing to do here; docs/from-gluetun.md says why".to_owned(),
-        rest => format!(
-            "it has nothing to do here, nor have {}; docs/from-gluetun.md says why",
-            rest.join(", ")
-        ),
-    };
-    notes.notice(&whole(first), Problem::new(wrong, ""));
+    if !needless.is_empty() {
+        let nowhere = Place::whole(Source::Default, "");
+        let said = format!("not needed here: {}", reasons(&needless).join("; "));
+        notes.notice(&nowhere, Problem::new(said, ""));
+    }
+}
+
+/// The variables that one reason is good for, and the reason.
+fn reasons(needless: &[(&str, &str)]) -> Vec<String> {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (why, name) in needless {
+        all.entry(why).or_default().push(name);
+    }
+    let mut all: Vec<_> = all
+        .into_iter()
+        .map(|(why, names)| format!("{} ({why})", names.join(", ")))
+        .collect();
+    all.sort();
+    all
 }
 
 impl Idle {
@@ -92,11 +103,8 @@ impl Idle {
     }
 }
 
-/// The table of `docs/from-gluetun.md`.
-#[cfg(test)]
-pub(in crate::config) fn markdown() -> String {
-    use std::fmt::Write as _;
-
+/// The table of `docs/from-gluetun.md`: each variable of gluetun's, and what becomes of it.
+pub fn markdown() -> String {
     let mut text = String::from("| variable | what becomes of it |\n|---|---|\n");
     for row in rows() {
         let mut names = row.names.iter().map(|name| format!("`{name}`"));

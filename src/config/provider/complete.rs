@@ -1,5 +1,6 @@
 //! Gives a tunnel the servers of its provider, and what all customers of that share.
 
+use std::collections::btree_map::Entry;
 use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
@@ -239,8 +240,8 @@ fn draft(template: Option<&PeerDraft>, place: &Place) -> PeerDraft {
     for field in [Field::PublicKey, Field::Endpoint] {
         peer.given.insert(field, place.clone());
     }
-    if !peer.given.contains_key(&Field::AllowedIps) {
-        peer.given.insert(Field::AllowedIps, default());
+    if let Entry::Vacant(entry) = peer.given.entry(Field::AllowedIps) {
+        entry.insert(default());
         let everything = Ipv4Network::new(Ipv4Addr::UNSPECIFIED, 0).ok();
         peer.allowed_ips.extend(everything.map(|value| At {
             value,

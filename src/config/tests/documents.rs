@@ -2,7 +2,7 @@
 
 use super::environments::surroundings;
 use super::*;
-use crate::config::gluetun::{markdown, names};
+use crate::config::gluetun::names;
 
 const FROM_GLUETUN: &str = include_str!("../../../docs/from-gluetun.md");
 
@@ -16,7 +16,7 @@ fn the_documentation_has_the_table_of_the_code() {
     let end = "<!-- end -->";
     let (_, rest) = FROM_GLUETUN.split_once(begin).unwrap();
     let (table, _) = rest.split_once(end).unwrap();
-    let made = markdown();
+    let made = from_gluetun();
     assert!(
         table == made,
         "docs/from-gluetun.md has another table; between its markers belongs:\n{made}"
