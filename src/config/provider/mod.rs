@@ -1,7 +1,7 @@
 //! VPN providers that are known by name: what their servers have in common, and which of a list of servers are meant.
 //!
 //! The list is the one that gluetun left in the operator's own folder; vpngw ships none and fetches none. A provider's own
-//! wg-quick files are as good: [`files`] chooses among them by their names.
+//! wg-quick files are as good: `files` chooses among them by their names.
 
 mod attribute;
 mod choices;
