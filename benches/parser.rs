@@ -47,6 +47,7 @@ fn start(criterion: &mut Criterion) {
         file: Some("vpngw.toml".into()),
         wireguard: vec!["wg0.conf".into()],
         environment: [("VPNGW_LAN_INBOUND".into(), "192.168.1.0/24=tcp/8080".into())].into(),
+        ..Sources::default()
     };
     let read = |path: &Path| {
         let toml = path

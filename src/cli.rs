@@ -130,6 +130,12 @@ pub enum Command {
     Healthcheck(Healthcheck),
     /// Check the configuration and print where each value came from
     Check(Check),
+    /// List the servers that the configuration's choice leaves of the provider's list
+    Servers {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print every change that `run` would make to the kernel; change nothing
     Plan,
     /// Say whether a packet would pass, and by which rule

@@ -8,7 +8,7 @@ use vpngw::cli::{self, Cli, Command};
 use vpngw::commands::exit::{Code, Failure};
 use vpngw::commands::{
     blocked, capture, check, cleanup, connect, demo, disconnect, doctor, engine, exec, explain,
-    healthcheck, leaks, leaktest, log, plan, preview, rejoin, run, status, warden,
+    healthcheck, leaks, leaktest, load, log, plan, preview, rejoin, run, servers, status, warden,
 };
 
 fn main() -> Code {
@@ -67,6 +67,7 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
             let loaded = check::load(config, flags.wanted());
             Ok(check::run(loaded, &mut out)?)
         }
+        Command::Servers { json } => Ok(servers::run(load::servers(config), json, &mut out)?),
         Command::Plan => plan::run(&preview::preview(config)?, &mut out),
         Command::Explain(flags) => {
             explain::run(config, shared.socket(), &flags.question(), &mut out)

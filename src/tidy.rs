@@ -130,6 +130,7 @@ const DOCUMENTS: &[&str] = &[
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
+    "docs/from-gluetun.md",
 ];
 
 /// How the path of a file of ours begins, as the documents write it.
@@ -139,6 +140,7 @@ const OURS: &[&str] = &[
     "benches/",
     "scripts/",
     "profiles/",
+    "docs/",
     ".ci/",
     "Cargo.",
     "deny.toml",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::Uid;
 use rustix::process::Signal;
 use rustix::thread::set_thread_uid;
-use vpngw::config::{Lan, Outbound};
+use vpngw::config::{Lan, Outbound, Resolvers};
 use vpngw::link::{Decline, Offer, ToEngine, ToWarden, VERSION};
 use vpngw::policy::Permit;
 use vpngw::sys::{fdpass, seqpacket};
@@ -77,7 +77,7 @@ fn offer() -> Offer {
         device: "tun0".parse().unwrap(),
         addresses: vec![format!("{TUNNEL}/24").parse().unwrap()],
         mtu: 1420,
-        dns: vec![],
+        dns: Resolvers::new(vec![[10, 64, 0, 1].into()]),
         private: vec![],
         lan: Lan::default(),
         forward: vec![],

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use vpngw::config::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Peer, PublicKey,
-    Sealed, Secret, Tunnel,
+    Resolvers, Sealed, Secret, Tunnel,
 };
 use vpngw::plan::Plan;
 use vpngw::policy::Hole;
@@ -24,7 +24,7 @@ pub(super) fn config() -> Config {
             device: name("tun0"),
             addresses: vec!["10.64.0.2/32".parse().unwrap()],
             mtu: 1380,
-            dns: vec![Ipv4Addr::new(10, 64, 0, 1)],
+            dns: Resolvers::new(vec![Ipv4Addr::new(10, 64, 0, 1)]),
             private: Vec::new(),
             offload: Offload::Auto,
             private_key: Secret::new([1; 32]),

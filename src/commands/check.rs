@@ -41,6 +41,9 @@ pub fn run(loaded: Result<Loaded, Errors>, out: &mut impl io::Write) -> io::Resu
     match loaded {
         Ok(loaded) => {
             table(&loaded.origins, out)?;
+            for notice in &loaded.notices {
+                write!(out, "\nnote: {notice}")?;
+            }
             for warning in &loaded.warnings {
                 write!(out, "\nwarning: {warning}")?;
             }
@@ -80,8 +83,6 @@ fn table(origins: &[Origin], out: &mut impl io::Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::config::{Sources, load};
 
@@ -94,8 +95,7 @@ mod tests {
         let file = Some("/etc/wg0.conf".into());
         let sources = Sources {
             file,
-            wireguard: Vec::new(),
-            environment: BTreeMap::new(),
+            ..Sources::default()
         };
         let mut out = Vec::new();
         let code = run(load(&sources, &|_| Ok(text.to_owned())), &mut out).unwrap();
@@ -106,11 +106,11 @@ mod tests {
     fn a_good_configuration_prints_its_origins_and_warnings() {
         let (code, text) = check(WG);
         assert_eq!(code, 0);
-        insta::assert_snapshot!(text, @r#"
+        insta::assert_snapshot!(text, @r"
         KEY                                      VALUE                                         SOURCE
         wireguard.private_key                    (secret)                                      /etc/wg0.conf:2
         wireguard.address                        10.64.0.2/32                                  /etc/wg0.conf:3
-        wireguard.dns                            (none)                                        default
+        wireguard.dns                            9.9.9.9, 1.1.1.1                              default
         wireguard.listen_port                    (any)                                         default
         wireguard.fwmark                         (any)                                         default
         wireguard.peers[0].public_key            xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=  /etc/wg0.conf:6
@@ -134,11 +134,8 @@ mod tests {
         log.level                                info                                          default
         log.format                               text                                          default
 
-        warning: /etc/wg0.conf:1:1: the tunnel has no resolver, so joined programs look up no name
-          |
-        1 | [Interface]
-          | ^^^^^^^^^^^
-          = write `DNS = 10.64.0.1` with the provider's resolver, or set VPNGW_WIREGUARD_DNS
+        note: names are looked up by 9.9.9.9 and 1.1.1.1 through the tunnel, since no resolver is named
+          = set VPNGW_WIREGUARD_DNS (or DNS_ADDRESS) to the provider's own, and nobody else sees them
 
         warning: /etc/wg0.conf:3:25: Address: the IPv6 address is left out: IPv6 is off
           |
@@ -152,7 +149,7 @@ mod tests {
           = remove the line, or run the command beside vpngw
 
         The configuration is valid.
-        "#);
+        ");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Loaded;
+use crate::config::{Loaded, Origin};
 use crate::sys::fault;
 use crate::sys::landlock::{self, Connects, Extent, Restricted};
 use crate::sys::seccomp::{self, SeccompError};
@@ -11,7 +11,13 @@ use crate::sys::seccomp::{self, SeccompError};
 const PROC: [&str; 2] = ["/proc/self", "/proc/stat"];
 
 /// Where a configuration is looked for, and what it may name, besides the folder that it is in.
-const USUAL: [&str; 4] = ["/config", "/etc/vpngw", "/etc/wireguard", "/run/secrets"];
+const USUAL: [&str; 5] = [
+    "/config",
+    "/etc/vpngw",
+    "/etc/wireguard",
+    "/gluetun",
+    "/run/secrets",
+];
 
 /// What came of it. Files that stay readable are held with it.
 pub(super) struct Confined {
@@ -58,16 +64,22 @@ impl Confined {
     }
 }
 
+/// Of gluetun's variables those of the tunnel are followed.
+fn is_secret_file(name: &str) -> bool {
+    name.starts_with("WIREGUARD_") && name.ends_with("_SECRETFILE")
+}
+
 /// Where a configuration came from, to read it again.
 pub(super) fn sources(config: Option<&Path>, loaded: &Loaded) -> Vec<PathBuf> {
     let mut paths: Vec<_> = USUAL.map(PathBuf::from).to_vec();
     let named = config.map(Path::to_owned);
-    let wireguard = loaded.origins.iter().find(|it| it.key == "wireguard");
+    let paths_in = |it: &&Origin| it.key == "wireguard" || it.key == "provider.list";
+    let wireguard = loaded.origins.iter().filter(paths_in);
     let wireguard = wireguard.map(|it| PathBuf::from(&it.value));
     let variables = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.to_string_lossy();
-        let is_file = crate::config::is_read(&name)
-            && (name.ends_with("_FILE") || name.ends_with("_SECRETFILE"));
+        let is_file =
+            crate::config::is_read(&name) && (name.ends_with("_FILE") || is_secret_file(&name));
         is_file.then(|| PathBuf::from(value))
     });
     let files = named.into_iter().chain(wireguard).chain(variables);

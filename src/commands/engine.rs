@@ -75,8 +75,8 @@ pub fn run_sealed(paths: Paths) -> Result<Code, Failure> {
     let config = paths.over(loaded.config.clone());
     let early = while_privileged(&config.control);
     privilege::drop_alone(loaded.config.sealed.engine_user).map_err(anyhow::Error::from)?;
-    for warning in &loaded.warnings {
-        eprintln!("{warning}");
+    for notice in loaded.notices.iter().chain(&loaded.warnings) {
+        eprintln!("{notice}");
     }
     let mut readable = sources(paths.config.as_deref(), &loaded);
     readable.push(RESOLV_CONF.into());

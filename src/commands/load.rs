@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::surroundings::surroundings;
 use crate::config::search::{Found, search};
-use crate::config::{self, Errors, Loaded, Sources};
+use crate::config::{self, Errors, Loaded, Servers, Sources};
 
 /// Reads the named configuration, or the first at the usual places, with the variables of the
 /// process environment that mean something here.
@@ -38,12 +39,22 @@ pub fn load_without_tunnel(config: Option<&Path>) -> Result<Loaded, Errors> {
     config::load_without_tunnel(&sources(found), &|path| fs::read_to_string(path))
 }
 
+/// The servers that the configuration's choice leaves.
+///
+/// # Errors
+///
+/// What is wrong with the choice or with the list.
+pub fn servers(config: Option<&Path>) -> Result<Servers, Errors> {
+    let found = search(config, &|path| path.is_file(), &files);
+    config::servers(&sources(found), &|path| fs::read_to_string(path))
+}
+
 fn sources(found: Found) -> Sources {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let variables = std::env::vars_os().map(|(name, value)| (text(name), value));
     let ours = variables.filter(|(name, _)| config::is_read(name));
     let environment: BTreeMap<_, _> = ours.map(|(name, value)| (name, text(value))).collect();
-    Sources::new(found, environment)
+    Sources::new(found, environment, surroundings())
 }
 
 /// The files of a folder; none where there is no such folder.

@@ -29,7 +29,9 @@ pub mod plan;
 pub mod preview;
 pub mod rejoin;
 pub mod run;
+pub mod servers;
 pub mod status;
+mod surroundings;
 mod units;
 pub mod warden;
 

@@ -232,8 +232,8 @@ fn gateway() -> Option<u32> {
 fn read(config: Option<&Path>, half: &Half) -> Option<Config> {
     match (half.load)(config) {
         Ok(loaded) => {
-            for warning in &loaded.warnings {
-                eprintln!("{warning}");
+            for notice in loaded.notices.iter().chain(&loaded.warnings) {
+                eprintln!("{notice}");
             }
             Some((half.with)(loaded.config))
         }
@@ -248,6 +248,9 @@ fn read(config: Option<&Path>, half: &Half) -> Option<Config> {
 fn again(config: Option<&Path>, half: &Half) -> Result<Config, String> {
     match (half.load)(config) {
         Ok(loaded) => {
+            for notice in &loaded.notices {
+                tracing::info!("{notice}");
+            }
             for warning in &loaded.warnings {
                 tracing::warn!("{warning}");
             }

@@ -11,6 +11,7 @@ use super::layer::Layer;
 use super::load::Topology;
 use super::place::{At, Place};
 use super::resolve::DEVICE;
+use super::resolver;
 use super::taken::Taken;
 use super::tunnel::{PeerDraft, WgQuick};
 use crate::net::IfName;
@@ -22,7 +23,7 @@ pub(super) fn check(layer: &Layer, tunnel: &WgQuick, topology: Topology, notes: 
     private(layer, notes);
     listener(layer, tunnel, notes);
     alternatives(&tunnel.peers, notes);
-    resolvers(tunnel, notes);
+    resolver::check(layer, tunnel, notes);
     outside(layer, tunnel, notes);
     lan::check(layer, tunnel, topology, notes);
 }
@@ -106,26 +107,6 @@ fn alternatives(peers: &[PeerDraft], notes: &mut Notes) {
         let right = "write `AllowedIPs = 0.0.0.0/0` for each peer, or keep one peer; vpngw does not \
             split traffic between servers";
         notes.error(&first.place, Problem::new(wrong, right));
-    }
-}
-
-/// A resolver that the peer does not take packets for never answers.
-fn resolvers(tunnel: &WgQuick, notes: &mut Notes) {
-    let [peer] = tunnel.peers.as_slice() else {
-        return;
-    };
-    for at in &tunnel.interface.dns {
-        let taken = peer
-            .allowed_ips
-            .iter()
-            .any(|allowed| allowed.value.contains(at.value));
-        if !taken && !peer.allowed_ips.is_empty() {
-            let wrong = format!("the peer's AllowedIPs do not hold `{}`", at.value);
-            notes.warn(
-                &at.place,
-                Problem::new(wrong, format!("add `{}/32` to them", at.value)),
-            );
-        }
     }
 }
 

@@ -92,6 +92,7 @@ impl Problem {
 pub(super) struct Notes {
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    notices: Vec<Diagnostic>,
 }
 
 impl Notes {
@@ -101,6 +102,11 @@ impl Notes {
 
     pub(super) fn warn(&mut self, place: &Place, problem: Problem) {
         self.warnings.push(problem.at(place));
+    }
+
+    /// What was decided for the operator, and is no reason to change anything.
+    pub(super) fn notice(&mut self, place: &Place, problem: Problem) {
+        self.notices.push(problem.at(place));
     }
 
     /// Keeps the value with its place, or notes the problem.
@@ -117,11 +123,12 @@ impl Notes {
         }
     }
 
-    /// The warnings, or the errors if there is one.
-    pub(super) fn finish(mut self) -> Result<Vec<Diagnostic>, Errors> {
+    /// The warnings and the notices, or the errors if there is one.
+    pub(super) fn finish(mut self) -> Result<(Vec<Diagnostic>, Vec<Diagnostic>), Errors> {
+        let notices = std::mem::take(&mut self.notices);
         let (errors, warnings) = self.drain();
         if errors.is_empty() {
-            Ok(warnings)
+            Ok((warnings, notices))
         } else {
             Err(Errors(errors))
         }

@@ -1,7 +1,6 @@
 //! Configurations by chance, as an operator would write them, for properties of other modules. Few values, so
 //! that they meet; most are good, so that some configurations are.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -25,7 +24,7 @@ impl Drawn {
         let sources = Sources {
             file: Some("/c/vpngw.toml".into()),
             wireguard: vec!["/c/wg0.conf".into()],
-            environment: BTreeMap::new(),
+            ..Sources::default()
         };
         let read = |path: &Path| match path.to_str() {
             Some("/c/vpngw.toml") => Ok(self.toml.clone()),

@@ -3,7 +3,7 @@
 
 use super::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
-    PublicKey, Sealed, Secret, Tunnel,
+    PublicKey, Resolvers, Sealed, Secret, Tunnel,
 };
 
 pub(crate) fn config() -> Config {
@@ -12,7 +12,7 @@ pub(crate) fn config() -> Config {
             device: "tun0".parse().unwrap(),
             addresses: vec!["10.64.0.2/32".parse().unwrap()],
             mtu: 1420,
-            dns: vec!["10.64.0.1".parse().unwrap()],
+            dns: Resolvers::new(vec!["10.64.0.1".parse().unwrap()]),
             private: Vec::new(),
             offload: Offload::Auto,
             private_key: Secret::new([1; 32]),

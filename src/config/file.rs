@@ -13,7 +13,7 @@ use super::diagnostic::{Notes, Problem};
 use super::field::Field;
 use super::keys::{Key, Kind, nearest};
 use super::layer::{Layer, Raw};
-use super::place::{Place, Source, Text, quiet};
+use super::place::{At, Place, Source, Text, quiet};
 use super::tunnel::Written;
 
 /// A value and where it stands.
@@ -149,6 +149,15 @@ impl Reader<'_> {
             Kind::Pairs(left, right) => return self.pairs(key, (left, right), value, layer),
         };
         layer.set(key, raw, &place, self.notes);
+        if key == Key::ProviderList {
+            // A relative path is relative to the file that holds it; joining keeps an absolute one.
+            let folder = self.folder.unwrap_or_else(|| Path::new(""));
+            let list = layer.wanted.list.take();
+            layer.wanted.list = list.map(|at| At {
+                value: folder.join(at.value),
+                ..at
+            });
+        }
     }
 
     fn list(&mut self, key: Key, value: &Value<'_>, place: &Place, layer: &mut Layer) {

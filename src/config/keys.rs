@@ -1,5 +1,7 @@
 //! The keys of vpngw.toml, each of which is also a variable.
 
+use super::provider::{Attribute, Only};
+
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -37,10 +39,17 @@ pub(super) enum Key {
     SealedWithoutRules,
     LogLevel,
     LogFormat,
+    ProviderName,
+    ProviderWhere(Attribute),
+    ProviderOnly(Only),
+    ProviderEndpointIp,
+    ProviderEndpointPort,
+    ProviderOrder,
+    ProviderList,
 }
 
 impl Key {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::Wireguard,
         Self::TunnelDevice,
         Self::TunnelMtu,
@@ -58,6 +67,27 @@ impl Key {
         Self::SealedWithoutRules,
         Self::LogLevel,
         Self::LogFormat,
+        Self::ProviderName,
+        Self::ProviderWhere(Attribute::Country),
+        Self::ProviderWhere(Attribute::Region),
+        Self::ProviderWhere(Attribute::City),
+        Self::ProviderWhere(Attribute::Hostname),
+        Self::ProviderWhere(Attribute::Name),
+        Self::ProviderWhere(Attribute::Number),
+        Self::ProviderWhere(Attribute::Category),
+        Self::ProviderWhere(Attribute::Isp),
+        Self::ProviderOnly(Only::Owned),
+        Self::ProviderOnly(Only::Free),
+        Self::ProviderOnly(Only::Premium),
+        Self::ProviderOnly(Only::Stream),
+        Self::ProviderOnly(Only::MultiHop),
+        Self::ProviderOnly(Only::PortForward),
+        Self::ProviderOnly(Only::SecureCore),
+        Self::ProviderOnly(Only::Tor),
+        Self::ProviderEndpointIp,
+        Self::ProviderEndpointPort,
+        Self::ProviderOrder,
+        Self::ProviderList,
     ];
 
     /// `section.key`, as in vpngw.toml.
@@ -80,6 +110,13 @@ impl Key {
             Self::SealedWithoutRules => "sealed.without_rules",
             Self::LogLevel => "log.level",
             Self::LogFormat => "log.format",
+            Self::ProviderName => "provider.name",
+            Self::ProviderWhere(attribute) => attribute.path(),
+            Self::ProviderOnly(only) => only.path(),
+            Self::ProviderEndpointIp => "provider.endpoint_ip",
+            Self::ProviderEndpointPort => "provider.endpoint_port",
+            Self::ProviderOrder => "provider.order",
+            Self::ProviderList => "provider.list",
         }
     }
 
@@ -93,10 +130,10 @@ impl Key {
 
     pub(super) fn kind(self) -> Kind {
         match self {
-            Self::TunnelMtu | Self::SealedEngineUser => Kind::Number,
-            Self::SealedWithoutRules => Kind::Flag,
-            Self::TunnelPrivate => Kind::Texts,
-            Self::ForwardPorts => Kind::Numbers,
+            Self::TunnelMtu | Self::SealedEngineUser | Self::ProviderEndpointPort => Kind::Number,
+            Self::SealedWithoutRules | Self::ProviderOnly(_) => Kind::Flag,
+            Self::ForwardPorts | Self::ProviderWhere(Attribute::Number) => Kind::Numbers,
+            Self::TunnelPrivate | Self::ProviderWhere(_) => Kind::Texts,
             Self::LanInbound => Kind::Pairs("from", "to"),
             Self::LanOutbound => Kind::Pairs("to", "port"),
             Self::Wireguard
@@ -108,7 +145,11 @@ impl Key {
             | Self::ControlSocket
             | Self::SealedSocket
             | Self::LogLevel
-            | Self::LogFormat => Kind::Text,
+            | Self::LogFormat
+            | Self::ProviderName
+            | Self::ProviderEndpointIp
+            | Self::ProviderOrder
+            | Self::ProviderList => Kind::Text,
         }
     }
 }

@@ -8,6 +8,7 @@ use ipnetwork::Ipv4Network;
 use super::diagnostic::Notes;
 use super::keys::Key;
 use super::place::{At, Place};
+use super::provider::{Wanted, written};
 use super::tunnel::{WgQuick, Written};
 use super::value::{self, Parsed};
 use super::{LogFormat, LogLevel, Offload};
@@ -35,6 +36,9 @@ pub(super) struct Layer {
     pub(super) without_rules: Option<At<bool>>,
     pub(super) level: Option<At<LogLevel>>,
     pub(super) format: Option<At<LogFormat>>,
+    pub(super) wanted: Wanted,
+    /// Networks that gluetun would reach past the tunnel. Nothing is opened by them.
+    pub(super) outside: Vec<Ipv4Network>,
 }
 
 /// A LAN exception inwards, as written; what is wrong is `None`.
@@ -78,6 +82,25 @@ impl Layer {
             Key::SealedWithoutRules => self.without_rules = raw.one(value::flag, notes),
             Key::LogLevel => self.level = raw.one(value::level, notes),
             Key::LogFormat => self.format = raw.one(value::format, notes),
+            Key::ProviderName => {
+                self.wanted.named = Some(place.clone());
+                self.wanted.provider = raw.one(written::provider, notes);
+            }
+            Key::ProviderWhere(attribute) => {
+                let words = at(raw.list(written::word, notes), place);
+                self.wanted.values.insert(attribute, words);
+            }
+            Key::ProviderOnly(only) => {
+                let flag = raw.one(value::flag, notes);
+                self.wanted.only.extend(flag.map(|at| (only, at)));
+            }
+            Key::ProviderEndpointIp => {
+                let usable = |text: &str| value::address(text).and_then(value::reachable);
+                self.wanted.address = raw.one(usable, notes);
+            }
+            Key::ProviderEndpointPort => self.wanted.port = raw.one(value::port_number, notes),
+            Key::ProviderOrder => self.wanted.order = raw.one(written::order, notes),
+            Key::ProviderList => self.wanted.list = raw.one(written::list, notes),
             Key::TunnelPrivate => self.private = Some(at(raw.list(value::network, notes), place)),
             Key::ForwardPorts => {
                 self.forward = Some(at(raw.list(value::port_number, notes), place))
@@ -117,6 +140,8 @@ impl Layer {
             without_rules: self.without_rules.or(below.without_rules),
             level: self.level.or(below.level),
             format: self.format.or(below.format),
+            wanted: self.wanted.over(below.wanted),
+            outside: self.outside,
         }
     }
 }

@@ -8,12 +8,13 @@ use zeroize::Zeroizing;
 use super::diagnostic::{Diagnostic, Errors, Notes, Problem};
 use super::layer::Layer;
 use super::place::{At, Place, Source, quiet};
+use super::provider::{MOST_ALTERNATIVES, Surroundings, Wanted, complete, files};
 use super::search::Found;
 use super::tunnel::WgQuick;
-use super::{Config, Read, check, env, file, resolve, wgquick};
+use super::{Config, Read, check, env, file, resolve, resolver, wgquick};
 
 /// Where a configuration comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// A vpngw.toml or a wg-quick file, told apart by what is in it.
     pub file: Option<PathBuf>,
@@ -21,15 +22,22 @@ pub struct Sources {
     pub wireguard: Vec<PathBuf>,
     /// The process environment; only names that [`is_read`](super::is_read) knows are looked at.
     pub environment: BTreeMap<String, String>,
+    /// What a choice of servers depends on besides.
+    pub surroundings: Surroundings,
 }
 
 impl Sources {
-    /// What a search found, and the environment.
-    pub fn new(found: Found, environment: BTreeMap<String, String>) -> Self {
+    /// What a search found, the environment, and what surrounds them.
+    pub fn new(
+        found: Found,
+        environment: BTreeMap<String, String>,
+        surroundings: Surroundings,
+    ) -> Self {
         Self {
             file: found.file,
             wireguard: found.wireguard,
             environment,
+            surroundings,
         }
     }
 }
@@ -43,6 +51,8 @@ pub struct Loaded {
     pub origins: Vec<Origin>,
     /// What was left out or ignored.
     pub warnings: Vec<Diagnostic>,
+    /// What was decided for the operator: whom names are asked of, which list of servers was read and how old it is.
+    pub notices: Vec<Diagnostic>,
 }
 
 /// Where one value came from.
@@ -89,15 +99,21 @@ fn whole(sources: &Sources, read: Read<'_>, topology: Topology) -> Result<Loaded
     let top = environment.inline.clone().unwrap_or_default();
     let below = file.as_ref().and_then(|file| {
         let named = environment.wireguard.as_ref().or(file.wireguard.as_ref());
-        tunnel(named, file, &top, &sources.wireguard, read, &mut notes)
+        let wanted = environment.wanted.clone().over(file.wanted.clone());
+        tunnel(named, file, &top, &wanted, sources, read, &mut notes)
     });
     // Of a tunnel that could not be read nothing more is said.
     let known = below.is_some();
-    let tunnel = top.over(below.unwrap_or_default(), &mut notes);
+    let Below { tunnel, filtered } = below.unwrap_or_default();
+    let mut tunnel = top.over(tunnel, &mut notes);
+    let mut layer = environment.over(file.unwrap_or_default());
     if known {
+        let around = &sources.surroundings;
+        complete(&mut tunnel, &mut layer.wanted, filtered, around, &mut notes);
         resolve::require(&tunnel, &mut notes);
+        let provider = layer.wanted.provider.as_ref().map(|at| at.value);
+        resolver::complete(&mut tunnel, provider, &mut notes);
     }
-    let layer = environment.over(file.unwrap_or_default());
     check::check(&layer, &tunnel, topology, &mut notes);
     let resolved = resolve::resolve(&layer, &tunnel, layer.wireguard.as_ref());
     loaded(resolved, notes)
@@ -118,7 +134,11 @@ pub fn load_without_tunnel(sources: &Sources, read: Read<'_>) -> Result<Loaded, 
 }
 
 /// What the environment says, and what the file does: nothing if none is named, `None` if it could not be read.
-fn layers(sources: &Sources, read: Read<'_>, notes: &mut Notes) -> (Layer, Option<Layer>) {
+pub(super) fn layers(
+    sources: &Sources,
+    read: Read<'_>,
+    notes: &mut Notes,
+) -> (Layer, Option<Layer>) {
     let environment = env::read(&sources.environment, read, notes);
     let file = match &sources.file {
         Some(path) => configuration(path, read, notes),
@@ -129,13 +149,14 @@ fn layers(sources: &Sources, read: Read<'_>, notes: &mut Notes) -> (Layer, Optio
 
 /// The configuration, unless something is wrong.
 fn loaded(resolved: Option<(Config, Vec<Origin>)>, notes: Notes) -> Result<Loaded, Errors> {
-    let warnings = notes.finish()?;
+    let (warnings, notices) = notes.finish()?;
     // Whatever keeps a configuration from being whole has been noted as an error before.
     let (config, origins) = resolved.ok_or_else(incomplete)?;
     Ok(Loaded {
         config,
         origins,
         warnings,
+        notices,
     })
 }
 
@@ -157,36 +178,58 @@ fn configuration(path: &Path, read: Read<'_>, notes: &mut Notes) -> Option<Layer
     file::read(path, &text, notes)
 }
 
-/// The tunnel below the variables of the environment: the wg-quick file that is named, the inline
-/// table, or the file at a usual place. `None` if it could not be read.
+/// The tunnel below the variables of the environment.
+#[derive(Default)]
+struct Below {
+    tunnel: WgQuick,
+    /// Whether what is wanted of servers has been heeded, by the names of files.
+    filtered: bool,
+}
+
+impl From<WgQuick> for Below {
+    fn from(tunnel: WgQuick) -> Self {
+        Self {
+            tunnel,
+            filtered: false,
+        }
+    }
+}
+
+/// The wg-quick file that is named, the inline table, or the file at a usual place. `None` if it could not be read.
 fn tunnel(
     named: Option<&At<PathBuf>>,
     file: &Layer,
     top: &WgQuick,
-    usual: &[PathBuf],
+    wanted: &Wanted,
+    sources: &Sources,
     read: Read<'_>,
     notes: &mut Notes,
-) -> Option<WgQuick> {
+) -> Option<Below> {
     if let Some(at) = named {
         let text = text(&at.value, &at.place, read, notes)?;
-        return Some(wgquick::read(&at.value, &text, notes));
+        return Some(wgquick::read(&at.value, &text, notes).into());
     }
     if let Some(inline) = &file.inline {
-        return Some(inline.clone());
+        return Some(inline.clone().into());
     }
+    let usual = sources.wireguard.as_slice();
+    let several = usual.len() > 1 && (wanted.named.is_some() || !wanted.values.is_empty());
+    let one = usual.len() == 1 && files::is_named(&usual[0]) && !wanted.values.is_empty();
     match usual {
         // The variables describe a tunnel of their own.
-        _ if top.describes_a_peer() => Some(WgQuick::default()),
-        [] => Some(WgQuick::default()),
-        [path] => {
-            let text = text(
-                path,
-                &Place::whole(Source::File(path.clone()), ""),
-                read,
-                notes,
-            )?;
-            Some(wgquick::read(path, &text, notes))
+        _ if top.describes_a_peer() => Some(Below::default()),
+        [] => Some(Below::default()),
+        // A list that is named is what the servers are chosen from.
+        _ if several && wanted.list.is_some() => Some(Below::default()),
+        files if several || one => {
+            let meant = files::among(files, wanted, sources.surroundings.seed, notes);
+            let tunnel = alternatives(&meant, read, notes)?;
+            Some(Below {
+                tunnel,
+                filtered: true,
+            })
         }
+        [path] => Some(whole_file(path, read, notes)?.into()),
         [first, rest @ ..] => {
             let names: Vec<_> = rest
                 .iter()
@@ -199,6 +242,59 @@ fn tunnel(
             None
         }
     }
+}
+
+/// The tunnel of the first file, with the servers of those others that have the same key and address: a tunnel has one.
+fn alternatives(meant: &[&Path], read: Read<'_>, notes: &mut Notes) -> Option<WgQuick> {
+    let (first, rest) = meant.split_first()?;
+    let mut tunnel = named_by(first, whole_file(first, read, notes)?);
+    let mut left_out = 0;
+    for path in rest.iter().take(MOST_ALTERNATIVES - 1) {
+        let other = named_by(path, whole_file(path, read, notes)?);
+        if same_end(&tunnel, &other) {
+            tunnel.peers.extend(other.peers);
+        } else {
+            left_out += 1;
+        }
+    }
+    let place = Place::whole(Source::File((*first).to_owned()), "");
+    let said = match (meant.len(), left_out) {
+        (1, _) => "this one file fits".to_owned(),
+        (fit, 0) => format!("it is tried first, of {fit} files that fit"),
+        (fit, out) => format!(
+            "it is tried first, of {fit} files that fit; left out, for another key or address: {out}"
+        ),
+    };
+    notes.notice(&place, Problem::new(said, ""));
+    Some(tunnel)
+}
+
+/// A server without a name has that of its file.
+fn named_by(path: &Path, mut tunnel: WgQuick) -> WgQuick {
+    let stem = path.file_stem().map(|stem| quiet(&stem.to_string_lossy()));
+    for peer in tunnel.peers.iter_mut().filter(|peer| peer.name.is_none()) {
+        peer.name.clone_from(&stem);
+    }
+    tunnel
+}
+
+/// Whether two files are for the same end of a tunnel.
+fn same_end(one: &WgQuick, other: &WgQuick) -> bool {
+    let key = |tunnel: &WgQuick| {
+        let key = tunnel.interface.private_key.as_ref();
+        key.map(|at| at.value.clone())
+    };
+    let addresses = |tunnel: &WgQuick| -> Vec<_> {
+        let all = tunnel.interface.addresses.iter();
+        all.map(|at| at.value).collect()
+    };
+    key(one) == key(other) && addresses(one) == addresses(other)
+}
+
+fn whole_file(path: &Path, read: Read<'_>, notes: &mut Notes) -> Option<WgQuick> {
+    let place = Place::whole(Source::File(path.to_owned()), "");
+    let text = text(path, &place, read, notes)?;
+    Some(wgquick::read(path, &text, notes))
 }
 
 fn text(

@@ -31,9 +31,13 @@ mod lan;
 mod layer;
 mod load;
 mod place;
+pub mod provider;
 mod resolve;
+mod resolver;
+mod resolvers;
 pub mod search;
 mod secret;
+mod servers;
 mod taken;
 mod tunnel;
 mod value;
@@ -42,11 +46,14 @@ pub mod wgquick;
 pub use crate::net::lan::{Inbound, Lan, Outbound};
 pub use diagnostic::{Diagnostic, Errors};
 pub use env::is_read;
+pub use gluetun::markdown as from_gluetun;
 pub use lan::MOST_EXCEPTIONS;
 pub use load::{Loaded, Origin, Sources, load, load_sealed, load_without_tunnel};
 pub use place::{At, Place, Source};
 pub use resolve::{SEALED_SOCKET, SOCKET};
+pub use resolvers::Resolvers;
 pub use secret::{PublicKey, Secret};
+pub use servers::{Servers, servers};
 pub use tunnel::{Interface, PeerDraft, WgQuick};
 
 /// How a file is read: the caller's own function, so that this module stays pure.
@@ -88,8 +95,8 @@ pub struct Tunnel {
     pub addresses: Vec<Ipv4Network>,
     /// Bytes of the largest inner packet; 1420 unless configured.
     pub mtu: u16,
-    /// Resolvers reached through the tunnel. May be empty: then no name resolves.
-    pub dns: Vec<Ipv4Addr>,
+    /// Resolvers reached through the tunnel. `None` only for the warden of the sealed topology, whose engine names them.
+    pub dns: Option<Resolvers>,
     /// Private destinations allowed through the tunnel besides the prefixes of `addresses` and `dns`.
     pub private: Vec<Ipv4Network>,
     /// Whether segmentation offloads may be used.
@@ -103,11 +110,16 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// The resolvers reached through the tunnel, in the order in which they are asked.
+    pub fn resolvers(&self) -> &[Ipv4Addr] {
+        self.dns.as_deref().unwrap_or_default()
+    }
+
     /// What is reached through the tunnel, and so never by the uplink.
     pub fn inside(&self) -> Inside<'_> {
         Inside {
             addresses: &self.addresses,
-            dns: &self.dns,
+            dns: self.resolvers(),
             private: &self.private,
         }
     }

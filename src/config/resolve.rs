@@ -9,10 +9,11 @@ use super::field::Field;
 use super::layer::{InboundAt, Layer, OutboundAt};
 use super::load::Origin;
 use super::place::{At, Place, Source, quiet};
+use super::provider::{Order, Wanted};
 use super::tunnel::{Interface, PeerDraft, WgQuick};
 use super::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
-    Sealed, Secret, Tunnel,
+    Resolvers, Sealed, Secret, Tunnel,
 };
 use crate::net::IfName;
 
@@ -40,7 +41,9 @@ pub(super) fn resolve(
 ) -> Option<(Config, Vec<Origin>)> {
     let (config, origins) = compose(layer, wg, wireguard)?;
     let allowed = config.peers.iter().all(|peer| !peer.allowed_ips.is_empty());
-    let whole = allowed && !config.peers.is_empty() && !config.tunnel.addresses.is_empty();
+    let tunnel = &config.tunnel;
+    let whole =
+        allowed && !config.peers.is_empty() && !tunnel.addresses.is_empty() && tunnel.dns.is_some();
     whole.then_some((config, origins))
 }
 
@@ -65,10 +68,8 @@ fn compose(
         origins.push("wireguard", at.value.display(), Some(&at.place));
     }
     let tunnel = tunnel(layer, &wg.interface, &mut origins);
-    let each = wg.peers.iter().enumerate();
-    let peers: Option<Vec<_>> = each
-        .map(|(index, draft)| peer(index, draft, &mut origins))
-        .collect();
+    provider(&layer.wanted, &mut origins);
+    let peers = peers(layer, wg, &mut origins);
     let uplink = origins.optional(
         "uplink.device",
         layer.uplink.as_ref(),
@@ -110,6 +111,53 @@ fn compose(
     Some((config, origins))
 }
 
+/// The servers. Of those that were chosen from a list the first one is shown, and how many there are.
+fn peers(layer: &Layer, wg: &WgQuick, origins: &mut Origins) -> Option<Vec<Peer>> {
+    let mut each = wg.peers.iter().enumerate();
+    let mut all = |count: usize, origins: &mut Origins| -> Option<Vec<_>> {
+        let each = each.by_ref().take(count);
+        each.map(|(index, draft)| peer(index, draft, origins))
+            .collect()
+    };
+    let chosen = layer.wanted.provider.is_some() && layer.wanted.list.is_some();
+    if !chosen || wg.peers.len() < 2 {
+        return all(usize::MAX, origins);
+    }
+    let mut peers = all(1, origins)?;
+    peers.extend(all(usize::MAX, &mut Origins::default())?);
+    let rest = wg.peers.len() - 1;
+    let key = format!("wireguard.peers[1..{}]", rest + 1);
+    let place = wg.peers.last().map(|peer| &peer.place);
+    origins.push(&key, format!("{rest} more, tried in turn"), place);
+    Some(peers)
+}
+
+/// What servers are chosen by, as far as it is set.
+fn provider(wanted: &Wanted, origins: &mut Origins) {
+    let Some(provider) = &wanted.provider else {
+        return;
+    };
+    origins.push("provider.name", provider.value, Some(&provider.place));
+    for (attribute, at) in &wanted.values {
+        let values = join(at.value.iter().map(|at| quiet(&at.value)));
+        origins.push(attribute.path(), values, Some(&at.place));
+    }
+    for (only, at) in &wanted.only {
+        origins.push(only.path(), at.value, Some(&at.place));
+    }
+    if let Some(at) = &wanted.address {
+        origins.push("provider.endpoint_ip", at.value, Some(&at.place));
+    }
+    if let Some(at) = &wanted.port {
+        origins.push("provider.endpoint_port", at.value, Some(&at.place));
+    }
+    let order = wanted.order.as_ref();
+    origins.choice("provider.order", order, Order::Random, Order::name);
+    if let Some(at) = &wanted.list {
+        origins.push("provider.list", at.value.display(), Some(&at.place));
+    }
+}
+
 /// Notes what is missing. What was given and wrong has been noted already.
 pub(super) fn require(wg: &WgQuick, notes: &mut Notes) {
     let interface = &wg.interface;
@@ -128,16 +176,6 @@ pub(super) fn require(wg: &WgQuick, notes: &mut Notes) {
     if interface.addresses.is_empty() {
         let right = "write `Address = 10.64.0.2/32` with the address that the provider gave you";
         notes.error(place, Problem::new("the tunnel has no IPv4 address", right));
-    }
-    if interface.dns.is_empty() {
-        let wrong = "the tunnel has no resolver, so joined programs look up no name";
-        notes.warn(
-            place,
-            Problem::new(
-                wrong,
-                "write `DNS = 10.64.0.1` with the provider's resolver, or set VPNGW_WIREGUARD_DNS",
-            ),
-        );
     }
     if wg.peers.is_empty() {
         let right = "write a `[Peer]` section, or set VPNGW_WIREGUARD_PUBLIC_KEY and the others";
@@ -180,7 +218,7 @@ fn tunnel(layer: &Layer, interface: &Interface, origins: &mut Origins) -> Option
         device: origins.value("tunnel.device", device, DEVICE.parse::<IfName>().ok()?),
         addresses,
         mtu: origins.value("tunnel.mtu", mtu, MTU),
-        dns,
+        dns: Resolvers::new(dns),
         offload: origins.choice(
             "tunnel.offload",
             layer.offload.as_ref(),

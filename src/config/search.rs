@@ -14,8 +14,9 @@ const WIREGUARD: [&str; 4] = [
     "/etc/wireguard/wg0.conf",
 ];
 
-/// linuxserver/wireguard keeps several files here; one is taken only when it is the only one.
-const FOLDER: &str = "/config/wg_confs";
+/// linuxserver/wireguard keeps several files in the first; gluetun's users put their provider's into the second. One is
+/// taken only when it is the only one, or by its name.
+const FOLDERS: [&str; 2] = ["/config/wg_confs", "/gluetun/wireguard"];
 
 /// What there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,19 +51,23 @@ fn usual(exists: &dyn Fn(&Path) -> bool, list: &dyn Fn(&Path) -> Vec<PathBuf>) -
     if exists(&first) {
         return vec![first];
     }
-    let mut several = list(Path::new(FOLDER));
-    several.retain(|path| {
+    let [linuxserver, gluetun] = FOLDERS.map(|folder| files(folder, list));
+    if !linuxserver.is_empty() {
+        return linuxserver;
+    }
+    let lone = rest.into_iter().find(|path| exists(path));
+    // One that every tool takes for the tunnel comes before others that lie beside it.
+    lone.map_or(gluetun, |path| vec![path])
+}
+
+fn files(folder: &str, list: &dyn Fn(&Path) -> Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut files = list(Path::new(folder));
+    files.retain(|path| {
         path.extension()
             .is_some_and(|extension| extension == "conf")
     });
-    several.sort();
-    if !several.is_empty() {
-        return several;
-    }
-    rest.into_iter()
-        .find(|path| exists(path))
-        .into_iter()
-        .collect()
+    files.sort();
+    files
 }
 
 #[cfg(test)]
@@ -120,5 +125,9 @@ mod tests {
         ];
         assert_eq!(found(None, &files).1.len(), 2);
         assert_eq!(found(None, &files[1..]).1, ["/config/wg_confs/a.conf"]);
+        let gluetun = ["/gluetun/wireguard/b.conf", "/gluetun/wireguard/a.conf"];
+        assert_eq!(found(None, &gluetun).1.len(), 2);
+        let lone = ["/gluetun/wireguard/a.conf", "/gluetun/wireguard/wg0.conf"];
+        assert_eq!(found(None, &lone).1, ["/gluetun/wireguard/wg0.conf"]);
     }
 }

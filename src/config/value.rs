@@ -394,7 +394,8 @@ pub(super) fn format(text: &str) -> Parsed<LogFormat> {
     )
 }
 
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
+/// One of these words.
+pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
     let found = choices.iter().find(|(name, _)| *name == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = choices

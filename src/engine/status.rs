@@ -111,7 +111,7 @@ pub(super) fn compose(parts: &Parts<'_>) -> Status {
             Ipv6Fact::Dropped => Ipv6::Dropped,
         },
         dns: Dns {
-            servers: tunnel.dns.clone(),
+            servers: tunnel.resolvers().to_vec(),
             resolv_conf,
             problem,
         },

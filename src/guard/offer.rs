@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Inbound, Lan, MOST_EXCEPTIONS, Outbound};
+use crate::config::{Config, Inbound, Lan, MOST_EXCEPTIONS, Outbound, Resolvers};
 use crate::net::networks::{host, masked};
 use crate::net::{IfName, Port, mtu};
 use crate::policy::Policy;
@@ -28,7 +28,7 @@ pub struct Offer {
     /// Bytes of the largest inner packet.
     pub mtu: u16,
     /// Resolvers reached through the tunnel.
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Option<Resolvers>,
     /// Private destinations allowed through the tunnel.
     pub private: Vec<Ipv4Network>,
     /// LAN exceptions.
@@ -70,12 +70,15 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
     if offer.addresses.is_empty() {
         return Err("the engine's tunnel has no address".to_owned());
     }
+    if resolvers(offer).is_empty() {
+        return Err("the engine's tunnel has no resolver".to_owned());
+    }
     for network in &offer.addresses {
         if let Err(why) = host(network.ip()) {
             return Err(format!("the tunnel's address {network} {why}"));
         }
     }
-    for resolver in &offer.dns {
+    for resolver in resolvers(offer) {
         if let Err(why) = host(*resolver) {
             return Err(format!("the tunnel's resolver {resolver} {why}"));
         }
@@ -116,13 +119,18 @@ pub(super) fn agree(own: &Config, offer: &Offer) -> Result<Config, String> {
     }
 }
 
+/// The resolvers that an engine names.
+fn resolvers(offer: &Offer) -> &[Ipv4Addr] {
+    offer.dns.as_deref().unwrap_or_default()
+}
+
 /// Whether there is no more of anything than the rules are made for. An engine that was taken over may say what it likes.
 fn bounded(offer: &Offer) -> Result<(), String> {
     let lan = offer.lan.inbound.len() + offer.lan.outbound.len();
     let counts = [
         ("LAN exceptions", lan, MOST_EXCEPTIONS),
         ("addresses of the tunnel", offer.addresses.len(), MOST),
-        ("resolvers", offer.dns.len(), MOST),
+        ("resolvers", resolvers(offer).len(), MOST),
         ("private networks", offer.private.len(), MOST),
         (
             "forwarded ports",
@@ -218,7 +226,7 @@ mod tests {
     fn own() -> Config {
         let mut own = example::config();
         own.tunnel.addresses.clear();
-        own.tunnel.dns.clear();
+        own.tunnel.dns = None;
         own.tunnel.private = vec!["10.9.0.0/16".parse().unwrap()];
         own.forward = vec![6881];
         own
@@ -267,6 +275,7 @@ mod tests {
     #[test]
     fn a_tunnel_that_cannot_be_one_is_refused() {
         refused(|o| o.addresses.clear());
+        refused(|o| o.dns = None);
         for address in [
             "127.0.0.1/32",
             "224.0.0.1/32",
@@ -275,11 +284,11 @@ mod tests {
         ] {
             refused(|o| o.addresses = vec![address.parse().unwrap()]);
         }
-        refused(|o| o.dns = vec![[127, 0, 0, 11].into()]);
+        refused(|o| o.dns = Resolvers::new(vec![[127, 0, 0, 11].into()]));
         refused(|o| o.mtu = 100);
         refused(|o| o.device = "tun1".parse().unwrap());
         // A resolver inside a LAN exception would be asked on this machine.
-        refused(|o| o.dns = vec![[192, 168, 1, 9].into()]);
+        refused(|o| o.dns = Resolvers::new(vec![[192, 168, 1, 9].into()]));
     }
 
     /// What both services read of the same file fits.

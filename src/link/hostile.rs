@@ -46,7 +46,7 @@ impl World {
         let mut config = example::config();
         let topology = if sealed {
             config.tunnel.addresses.clear();
-            config.tunnel.dns.clear();
+            config.tunnel.dns = None;
             Topology::Sealed
         } else {
             Topology::Shared

@@ -119,7 +119,7 @@ impl Plan {
             routes,
             rules,
             sysctls: sysctls(&devices),
-            nameservers: config.tunnel.dns.clone(),
+            nameservers: config.tunnel.resolvers().to_vec(),
         }
     }
 

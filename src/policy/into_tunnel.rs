@@ -256,7 +256,7 @@ mod tests {
     fn it_names_what_it_refuses() {
         let mut config = example::config();
         config.tunnel.addresses = vec!["10.64.0.2/16".parse().unwrap()];
-        config.tunnel.dns = vec!["10.66.0.1".parse().unwrap()];
+        config.tunnel.dns = crate::config::Resolvers::new(vec!["10.66.0.1".parse().unwrap()]);
         config.tunnel.private = vec!["10.99.0.0/24".parse().unwrap()];
         let into = IntoTunnel::of(&config);
         let from = |source: &str, to: &str, port| {

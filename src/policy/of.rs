@@ -101,7 +101,7 @@ impl TunnelPolicy {
         Self {
             device: config.tunnel.device.clone(),
             addresses: config.tunnel.addresses.clone(),
-            dns: config.tunnel.dns.clone(),
+            dns: config.tunnel.resolvers().to_vec(),
             private: config.tunnel.private.clone(),
             forward: config.forward.clone(),
         }

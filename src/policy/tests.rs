@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::config::{Config, Lan, example};
+use crate::config::{Config, Lan, Resolvers, example};
 use crate::net::Uplink;
 
 /// A tunnel with a wide prefix of its own, a private network behind it and a forwarded port.
 fn config() -> Config {
     let mut config = example::config();
     config.tunnel.addresses = vec!["10.64.0.2/16".parse().unwrap()];
-    config.tunnel.dns = vec!["10.66.0.1".parse().unwrap()];
+    config.tunnel.dns = Resolvers::new(vec!["10.66.0.1".parse().unwrap()]);
     config.tunnel.private = vec!["10.99.0.0/24".parse().unwrap()];
     config.lan = Lan::default();
     config.forward = vec![6881];

@@ -305,7 +305,8 @@ impl Hands {
         }
         // Before an engine has come nobody knows which tunnel this is, resolvers included.
         if !sealed || !config.tunnel.addresses.is_empty() {
-            self.resolver.name(&config.tunnel.dns, Instant::now());
+            self.resolver
+                .name(config.tunnel.resolvers(), Instant::now());
         }
     }
 

@@ -378,18 +378,6 @@ fn several_peers_are_alternatives_and_each_takes_everything() {
 }
 
 #[test]
-fn a_single_peer_may_take_less_and_a_resolver_outside_is_a_warning() {
-    let some = WG.replace("0.0.0.0/0", "10.0.0.0/8");
-    assert_eq!(
-        load_from(&[("/wg0.conf", &some)], &[]).unwrap().warnings,
-        []
-    );
-    let other = WG.replace("0.0.0.0/0", "172.16.0.0/12");
-    let warnings = load_from(&[("/wg0.conf", &other)], &[]).unwrap().warnings;
-    assert!(warnings[0].wrong.contains("do not hold `10.64.0.1`"));
-}
-
-#[test]
 fn what_a_tunnel_lacks_is_said() {
     assert_tunnel(
         "Address = 10.64.0.2/32\n",

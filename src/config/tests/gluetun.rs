@@ -22,7 +22,7 @@ const COMPOSE: [(&str, &str); 18] = [
     ("VPN_PORT_FORWARDING", "off"),
     ("WIREGUARD_ADDRESS", ""),
     ("TZ", "Europe/Berlin"),
-    ("UPDATER_PERIOD", "24h"),
+    ("UPDATER_PERIOD", "0"),
 ];
 
 /// The environment above with these changed or added, and nothing but variables.
@@ -104,12 +104,20 @@ fn a_whole_environment_for_gluetun_is_a_configuration() {
 }
 
 #[test]
-fn the_wikis_environment_alone_lacks_only_a_resolver() {
+fn the_wikis_environment_alone_has_a_public_resolver_in_the_tunnel() {
     let added = COMPOSE[8..].iter().map(|(name, _)| (*name, ""));
     let loaded = compose(&added.collect::<Vec<_>>()).unwrap();
-    let text: Vec<_> = loaded.warnings.iter().map(Diagnostic::to_string).collect();
-    assert_eq!(text.len(), 1, "{text:?}");
-    assert!(text[0].contains("or set VPNGW_WIREGUARD_DNS"), "{text:?}");
+    assert_eq!(loaded.warnings, []);
+    let notices: String = loaded.notices.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(
+        notices,
+        "names are looked up by 9.9.9.9 and 1.1.1.1 through the tunnel, since no resolver is named\n  \
+         = set VPNGW_WIREGUARD_DNS (or DNS_ADDRESS) to the provider's own, and nobody else sees them\n"
+    );
+    assert_eq!(
+        source(&loaded, "wireguard.dns"),
+        ("9.9.9.9, 1.1.1.1", "default")
+    );
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn what_gluetun_opens_wide_is_not_opened_and_the_line_to_write_is_said() {
         "`VPNGW_LAN_INBOUND=192.168.1.0/24=tcp/8080,192.168.1.0/24=tcp/9091,192.168.1.0/24=tcp/32400`",
         "variable FIREWALL_OUTBOUND_SUBNETS: nothing is opened by it",
         "`VPNGW_LAN_OUTBOUND=192.168.178.20=tcp/445`",
-        "`VPNGW_LAN_INBOUND=192.168.178.0/24=tcp/8080`",
+        "`VPNGW_LAN_INBOUND=192.168.178.0/24=tcp/8080,10.0.0.0/8=tcp/8080`",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
@@ -201,14 +209,13 @@ fn what_is_not_done_is_said() {
         ("HTTPPROXY", "on"),
         ("SHADOWSOCKS", "on"),
         ("VPN_PORT_FORWARDING", "on"),
-        ("DNS_ADDRESS", "127.0.0.1"),
+        ("UPDATER_PERIOD", "24h"),
     ]);
     for line in [
         "variable HTTPPROXY: vpngw has no HTTP proxy",
         "variable SHADOWSOCKS: vpngw has no Shadowsocks proxy",
         "variable VPN_PORT_FORWARDING: vpngw asks no provider for a port",
-        "variable DNS_ADDRESS: it is ignored: vpngw is no resolver",
-        "the tunnel has no resolver",
+        "variable UPDATER_PERIOD: vpngw renews no list of servers",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
@@ -217,7 +224,7 @@ fn what_is_not_done_is_said() {
 #[test]
 fn another_provider_and_another_protocol_are_errors_beside_all_others() {
     let text = errors(compose(&[
-        ("VPN_SERVICE_PROVIDER", "mullvad"),
+        ("VPN_SERVICE_PROVIDER", "expressvpn"),
         ("VPN_TYPE", "openvpn"),
         ("WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL", "soon"),
         ("WIREGUARD_ENDPOINT_PORT", "none"),
@@ -225,7 +232,7 @@ fn another_provider_and_another_protocol_are_errors_beside_all_others() {
         ("WIREGUARD_PRIVATE_KEY_SECRETFILE", "/run/secrets/none"),
     ]));
     for line in [
-        "variable VPN_SERVICE_PROVIDER: `mullvad` is not supported",
+        "variable VPN_SERVICE_PROVIDER: `expressvpn` is not a provider whose servers are known",
         "set it to `custom`",
         "variable VPN_TYPE: `openvpn` is not supported",
         "variable WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL: `soon` is not a duration",
@@ -256,4 +263,39 @@ fn a_port_alone_changes_nothing_of_a_file_and_other_variables_do() {
     let config = load_from(&[("/c/wg0.conf", WG)], &mtu).unwrap().config;
     assert_eq!(config.tunnel.mtu, 1300);
     assert_eq!(config.tunnel.device.as_str(), "wg9");
+}
+
+#[test]
+fn what_was_gluetuns_default_asks_for_nothing() {
+    let changed = [
+        ("DNS_ADDRESS", "127.0.0.1"),
+        ("DNS_UPSTREAM_RESOLVER_TYPE", "DoT"),
+        ("BLOCK_MALICIOUS", "on"),
+        ("HEALTH_SERVER_ADDRESS", "127.0.0.1:9999"),
+        ("HTTP_CONTROL_SERVER_ADDRESS", ":8000"),
+        ("WIREGUARD_IMPLEMENTATION", "auto"),
+        ("METRICS_TYPE", "noop"),
+    ];
+    assert_eq!(compose(&changed).unwrap().warnings, []);
+    let other = changed.map(|(name, _)| (name, "something"));
+    let text = warnings(&other[2..]);
+    for (name, _) in &other[2..] {
+        assert!(
+            text.contains(&format!("variable {name}: ")),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn names_that_anybody_may_use_are_gluetuns_only_beside_its_own() {
+    let others = [
+        ("COUNTRY", "Sweden"),
+        ("CITY", "Malmö"),
+        ("LOG_LEVEL", "debug"),
+        ("OWNED", "maybe"),
+    ];
+    let loaded = load_from(&[("/c/wg0.conf", WG)], &others).unwrap();
+    assert_eq!((loaded.warnings, loaded.notices), (vec![], vec![]));
+    assert_eq!(loaded.config.log.level, LogLevel::Info);
 }

@@ -5,9 +5,13 @@ use std::path::Path;
 
 use super::*;
 
+mod documents;
+mod environments;
 mod errors;
 mod gluetun;
+mod provider;
 mod reference;
+mod resolver;
 mod secrets;
 mod sources;
 mod wg_quick;
@@ -30,6 +34,19 @@ const WG: &str = "[Interface]\n\
 
 /// Loads from files that are only here, the first of which is the one that is named.
 fn load_from(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, Errors> {
+    load_around(
+        files,
+        variables,
+        crate::config::provider::Surroundings::default(),
+    )
+}
+
+/// The same, beside a list of servers.
+fn load_around(
+    files: &[(&str, &str)],
+    variables: &[(&str, &str)],
+    surroundings: crate::config::provider::Surroundings,
+) -> Result<Loaded, Errors> {
     let named = files.first().map(|(path, _)| Path::new(*path));
     let exists = |path: &Path| files.iter().any(|(file, _)| Path::new(file) == path);
     let list = |folder: &Path| {
@@ -47,7 +64,7 @@ fn load_from(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loade
         file.map(|(_, content)| text(content))
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     };
-    load(&Sources::new(found, environment), &read)
+    load(&Sources::new(found, environment, surroundings), &read)
 }
 
 /// A vpngw.toml beside [`WG`].

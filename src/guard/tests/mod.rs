@@ -43,7 +43,7 @@ fn shared(now_uplink: Option<Uplink>) -> Guard {
 fn sealed() -> Guard {
     let mut own = example::config();
     own.tunnel.addresses.clear();
-    own.tunnel.dns.clear();
+    own.tunnel.dns = None;
     Guard::new(Start {
         config: own,
         topology: Topology::Sealed,
