@@ -22,7 +22,7 @@ pub(super) fn returns(tunnel: &Tunnel, prove: bool) -> Returns {
     let asks = || {
         Some(Asks {
             from: tunnel.addresses.first()?.ip(),
-            resolver: *tunnel.dns.first()?,
+            resolver: *tunnel.resolvers().first()?,
         })
     };
     Returns {
