@@ -58,7 +58,7 @@ fn a_joined_container_reaches_one_host_and_one_port_on_the_lan() {
     let profile = stage.sealed_profile();
     let path = profile.join("compose.yaml");
     let usual = fs::read_to_string(&path).unwrap();
-    let inbound = "VPNGW_LAN_INBOUND: \"192.168.0.0/16=tcp/8080\"";
+    let inbound = "VPNGW_LAN_INBOUND: \"tcp/8080\"";
     let both = format!("{inbound}, VPNGW_LAN_OUTBOUND: \"{CLIENT}=tcp/445\"");
     assert!(usual.contains(inbound));
     fs::write(&path, usual.replacen(inbound, &both, 1)).unwrap();

@@ -207,13 +207,21 @@ fn raw<'a>(
                 .map(|(from, item)| written(from, item))
                 .collect(),
         ),
-        Kind::Pairs(..) => {
+        Kind::Pairs(first, _) => {
             let mut pairs = Vec::new();
             for (from, item) in items(text) {
                 let Some((left, right)) = item.split_once('=') else {
+                    // `tcp/8080`: whoever is in a private network.
+                    if first == "from" && item.contains('/') {
+                        let anybody = Written {
+                            text: "private",
+                            place: place(from, item.len()),
+                        };
+                        pairs.push((anybody, written(from, item)));
+                        continue;
+                    }
                     let wrong = format!("`{}` has no `=`", quiet(item));
-                    let example =
-                        "write `192.168.1.0/24=tcp/8080` inbound, `192.168.1.20=tcp/445` outbound";
+                    let example = "write `tcp/8080` or `192.168.1.0/24=tcp/8080` inbound, `192.168.1.20=tcp/445` outbound";
                     notes.error(&place(from, item.len()), Problem::new(wrong, example));
                     continue;
                 };

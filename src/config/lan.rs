@@ -10,6 +10,7 @@ use super::load::Topology;
 use super::place::{At, Place};
 use super::taken::Taken;
 use super::tunnel::WgQuick;
+use super::value::Clients;
 use crate::net::lan::{self, LanError};
 use crate::net::networks::shown;
 use crate::net::{Port, Transport};
@@ -23,7 +24,10 @@ pub(super) fn check(layer: &Layer, tunnel: &WgQuick, topology: Topology, notes: 
     count(layer, notes);
     let taken = Taken::of(layer, tunnel);
     for exception in layer.inbound.iter().flat_map(|list| &list.value) {
-        if let Some(At { value, place }) = &exception.from
+        if let Some(At {
+            value: Clients::Network(value),
+            place,
+        }) = &exception.from
             && kept(lan::clients(*value), place, notes)
         {
             metadata(*value, place, notes);

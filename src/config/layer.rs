@@ -10,7 +10,7 @@ use super::keys::Key;
 use super::place::{At, Place};
 use super::provider::{Wanted, written};
 use super::tunnel::{WgQuick, Written};
-use super::value::{self, Parsed};
+use super::value::{self, Clients, Parsed};
 use super::{LogFormat, LogLevel, Offload};
 use crate::net::{IfName, Port};
 
@@ -44,7 +44,7 @@ pub(super) struct Layer {
 /// A LAN exception inwards, as written; what is wrong is `None`.
 #[derive(Clone, Debug)]
 pub(super) struct InboundAt {
-    pub(super) from: Option<At<Ipv4Network>>,
+    pub(super) from: Option<At<Clients>>,
     pub(super) to: Option<At<Port>>,
 }
 
@@ -107,7 +107,7 @@ impl Layer {
             }
             Key::LanInbound => {
                 let make = |from, to| InboundAt { from, to };
-                let pairs = raw.pairs(value::network, value::port, make, notes);
+                let pairs = raw.pairs(value::clients, value::port, make, notes);
                 self.inbound = Some(at(pairs, place));
             }
             Key::LanOutbound => {

@@ -11,11 +11,13 @@ use super::load::Origin;
 use super::place::{At, Place, Source, quiet};
 use super::provider::{Order, Wanted};
 use super::tunnel::{Interface, PeerDraft, WgQuick};
+use super::value::Clients;
 use super::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
     Resolvers, Sealed, Secret, Tunnel,
 };
 use crate::net::IfName;
+use crate::net::lan::private_clients;
 
 /// Bytes of the largest inner packet, as in wg-quick(8) on an uplink of 1500.
 const MTU: u16 = 1420;
@@ -80,7 +82,12 @@ fn compose(
         layer.resolver.as_ref(),
         "(first of resolv.conf)",
     );
-    let lan = lan(layer, &mut origins);
+    let lan = lan(
+        layer,
+        tunnel.as_ref(),
+        peers.as_deref().unwrap_or_default(),
+        &mut origins,
+    );
     let forward = origins.list("forward.ports", layer.forward.as_ref());
     let metrics = origins.optional("metrics.listen", layer.metrics.as_ref(), "(off)");
     let control = origins.path("control.socket", layer.control.as_ref(), SOCKET);
@@ -262,15 +269,28 @@ fn peer(index: usize, draft: &PeerDraft, origins: &mut Origins) -> Option<Peer> 
     })
 }
 
-fn lan(layer: &Layer, origins: &mut Origins) -> Lan {
+fn lan(layer: &Layer, tunnel: Option<&Tunnel>, peers: &[Peer], origins: &mut Origins) -> Lan {
+    let inside = tunnel.map(Tunnel::inside).unwrap_or_default();
+    let servers = peers.iter().filter_map(|peer| match peer.endpoint.host {
+        Host::Address(ip) => Some(ip),
+        Host::Name(_) => None,
+    });
+    let private = private_clients(inside, &servers.collect::<Vec<_>>());
     let inbound = |at: &InboundAt| {
-        let (from, to) = (at.from.as_ref()?.value, at.to.as_ref()?.value);
+        let (Some(from), Some(to)) = (&at.from, &at.to) else {
+            return Vec::new();
+        };
+        let networks = match from.value {
+            Clients::Private => private.clone(),
+            Clients::Network(network) => vec![network],
+        };
         // What is wrong with it has been noted.
-        Inbound::new(from, to).ok()
+        let rule = |network| Inbound::new(network, to.value).ok();
+        networks.into_iter().filter_map(rule).collect()
     };
     let outbound = |at: &OutboundAt| {
-        let (to, port) = (at.to.as_ref()?.value, at.port.as_ref()?.value);
-        Outbound::new(to, port).ok()
+        let rule = || Outbound::new(at.to.as_ref()?.value, at.port.as_ref()?.value).ok();
+        rule().into_iter().collect()
     };
     let show_in = |one: &Inbound| format!("{} to {}", one.from(), one.to());
     let show_out = |one: &Outbound| format!("{} {}", one.to(), one.port());
@@ -389,18 +409,18 @@ impl Origins {
     }
 
     fn list<T: Copy + Display>(&mut self, key: &str, at: Option<&At<Vec<At<T>>>>) -> Vec<T> {
-        self.shown(key, at, |at| Some(at.value), T::to_string)
+        self.shown(key, at, |at| vec![at.value], T::to_string)
     }
 
     fn shown<T, U>(
         &mut self,
         key: &str,
         at: Option<&At<Vec<T>>>,
-        mean: impl Fn(&T) -> Option<U>,
+        mean: impl Fn(&T) -> Vec<U>,
         show: impl Fn(&U) -> String,
     ) -> Vec<U> {
         let values = unique(
-            at.into_iter().flat_map(|at| &at.value).filter_map(mean),
+            at.into_iter().flat_map(|at| &at.value).flat_map(mean),
             &show,
         );
         let shown = if values.is_empty() {

@@ -7,7 +7,8 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use super::networks::{LINK_LOCAL, METADATA, NoHost, PRIVATE, host, masked, shown};
+use super::inside::Inside;
+use super::networks::{LINK_LOCAL, METADATA, NoHost, PRIVATE, host, masked, shown, without};
 use super::ports::refused_on_the_lan;
 use super::{Port, Transport};
 
@@ -174,6 +175,28 @@ pub fn clients(from: Ipv4Network) -> Result<Ipv4Network, LanError> {
     }
 }
 
+/// Prefix of what is kept free around an address of the tunnel: fewer pieces, and what else is near it is the provider's.
+const AROUND: u8 = 16;
+
+/// Every private network but the tunnel's and these hosts: what `private` means as the clients of an exception.
+pub fn private_clients(inside: Inside<'_>, hosts: &[Ipv4Addr]) -> Vec<Ipv4Network> {
+    let around = |network: Ipv4Network| {
+        let prefix = network.prefix().min(AROUND);
+        // Invariant: a prefix that is no longer than another one is one.
+        Ipv4Network::new(network.ip(), prefix).map_or(network, masked)
+    };
+    let addresses = inside.addresses.iter().copied().map(around);
+    let resolvers = inside.dns.iter().map(|ip| around((*ip).into()));
+    let private = inside.private.iter().copied().map(masked);
+    let hosts = hosts.iter().map(|ip| Ipv4Network::from(*ip));
+    let holes = addresses.chain(resolvers).chain(private).chain(hosts);
+    holes.fold(PRIVATE.to_vec(), |left, hole| {
+        left.into_iter()
+            .flat_map(|network| without(network, hole))
+            .collect()
+    })
+}
+
 /// A host that an exception may let a program reach: one of a private network.
 ///
 /// # Errors
@@ -337,7 +360,58 @@ mod tests {
         assert!(serde_json::from_str::<Outbound>(&dns).is_err());
     }
 
+    #[test]
+    fn private_clients_are_all_but_the_tunnels() {
+        assert_eq!(private_clients(Inside::default(), &[]), PRIVATE);
+        let inside = Inside {
+            addresses: &["10.64.0.2/32".parse().unwrap()],
+            dns: &["10.64.0.1".parse().unwrap()],
+            private: &["192.168.0.0/16".parse().unwrap()],
+        };
+        let clients = private_clients(inside, &["172.16.0.1".parse().unwrap()]);
+        let holds = |text: &str| {
+            let ip = text.parse().unwrap();
+            clients.iter().any(|network| network.contains(ip))
+        };
+        for client in [
+            "10.63.255.255",
+            "10.65.0.0",
+            "10.0.0.1",
+            "172.16.0.2",
+            "100.64.0.1",
+        ] {
+            assert!(holds(client), "{client}");
+        }
+        for other in [
+            "10.64.0.1",
+            "10.64.255.255",
+            "192.168.1.1",
+            "172.16.0.1",
+            "8.8.8.8",
+        ] {
+            assert!(!holds(other), "{other}");
+        }
+        for network in &clients {
+            Inbound::new(*network, "tcp/8080".parse().unwrap()).unwrap();
+            assert_eq!(inside.overlaps(*network).next(), None);
+        }
+        // Eight pieces of 10/8, twenty of 172.16/12, and the carriers' network.
+        assert_eq!(clients.len(), 29);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_left_without_a_part_is_all_but_that(a: u32, b: u32, p in 0..=32_u8, q in 0..=32_u8, ip: u32) {
+            let network = Ipv4Network::new(a.into(), p).unwrap();
+            let hole = Ipv4Network::new(b.into(), q).unwrap();
+            let left = without(network, hole);
+            for ip in [ip, a, b, u32::from(hole.network()), u32::from(hole.broadcast())].map(Ipv4Addr::from) {
+                let held = left.iter().filter(|part| part.contains(ip)).count();
+                prop_assert_eq!(held, usize::from(network.contains(ip) && !hole.contains(ip)));
+            }
+            prop_assert!(left.len() <= 32);
+        }
+
         #[test]
         fn no_exception_holds_loopback_multicast_or_the_internet(bits: u32, prefix in 0..=32_u8) {
             let from = Ipv4Network::new(Ipv4Addr::from(bits), prefix).unwrap();

@@ -128,6 +128,25 @@ const fn network(octets: [u8; 4], prefix: u8) -> Ipv4Network {
     }
 }
 
+/// What is left of `network` without `hole`: as few networks as possible, in their order.
+pub fn without(network: Ipv4Network, hole: Ipv4Network) -> Vec<Ipv4Network> {
+    let network = masked(network);
+    if !network.overlaps(hole) {
+        return vec![network];
+    }
+    if network.is_subnet_of(hole) {
+        return Vec::new();
+    }
+    // Invariant: `hole` is a smaller part of it, so it has two halves.
+    let prefix = network.prefix() + 1;
+    let second = u32::from(network.ip()) | (1 << (32 - prefix));
+    let halves = [network.ip(), Ipv4Addr::from(second)];
+    let halves = halves
+        .into_iter()
+        .filter_map(|ip| Ipv4Network::new(ip, prefix).ok());
+    halves.flat_map(|half| without(half, hole)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,13 +23,13 @@ pub(super) fn inbound(environment: &Environment, notes: &mut Notes) {
         return;
     };
     let ports = items(value).filter_map(|(_, item)| value::port_number(item).ok());
-    let mut pairs: Vec<_> = ports.map(|port| format!("{LAN}=tcp/{port}")).collect();
+    let mut pairs: Vec<_> = ports.map(|port| format!("tcp/{port}")).collect();
     if pairs.is_empty() {
-        pairs.push(format!("{LAN}=tcp/8080"));
+        pairs.push("tcp/8080".to_owned());
     }
     let wrong = "nothing is opened by it: it does not say who may reach the ports";
     let right = format!(
-        "set `{}={}` with the network of your LAN, and unset {name}",
+        "set `{}={}`, which lets in whoever is in a private network, and unset {name}",
         target.variable(),
         pairs.join(",")
     );

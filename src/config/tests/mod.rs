@@ -10,6 +10,7 @@ mod environments;
 mod errors;
 mod gluetun;
 mod provider;
+mod published;
 mod reference;
 mod resolver;
 mod secrets;
