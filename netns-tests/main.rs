@@ -43,6 +43,7 @@ mod matrix;
 mod mtu;
 mod networks;
 mod ports;
+mod provider;
 mod raw;
 mod reconnect;
 mod refused;

@@ -63,25 +63,39 @@ fn list(addresses: &[Ipv4Addr]) -> String {
 pub(super) fn check(layer: &Layer, tunnel: &WgQuick, notes: &mut Notes) {
     taken(tunnel, notes);
     for at in &tunnel.interface.dns {
-        let Source::Variable(name) = at.place.source() else {
+        if !is_on_lan(at.value, layer, tunnel) {
             continue;
-        };
-        if gluetun::names_a_resolver(name) && is_on_lan(at.value, layer, tunnel) {
-            let wrong = format!(
-                "`{}` is an address of a LAN, and names are looked up through the tunnel only: a resolver on the LAN is \
-                 never asked",
-                at.value
-            );
-            let right = format!(
-                "unset {name}; or, if this resolver is behind the VPN server, set VPNGW_TUNNEL_PRIVATE={}/32",
-                at.value
-            );
-            notes.error(&at.place, Problem::new(wrong, right));
+        }
+        let inside = format!("set VPNGW_TUNNEL_PRIVATE={}/32", at.value);
+        match at.place.source() {
+            // gluetun asks it past the tunnel.
+            Source::Variable(name) if gluetun::names_a_resolver(name) => {
+                let wrong = format!(
+                    "`{}` is an address of a LAN, and names are looked up through the tunnel only: a resolver on the \
+                     LAN is never asked",
+                    at.value
+                );
+                let right = format!(
+                    "unset {name}; or, if this resolver is behind the VPN server, {inside}"
+                );
+                notes.error(&at.place, Problem::new(wrong, right));
+            }
+            // Whoever has a VPN server at home may well mean one behind it.
+            Source::Variable(_) | Source::File(_) | Source::Default => {
+                let wrong = format!(
+                    "`{}` is asked through the tunnel: a resolver on this LAN is never asked",
+                    at.value
+                );
+                let right = format!(
+                    "name the provider's resolver; or, if this one is behind the VPN server, {inside}"
+                );
+                notes.warn(&at.place, Problem::new(wrong, right));
+            }
         }
     }
 }
 
-/// Whether gluetun would have asked this resolver past the tunnel.
+/// Whether an address looks like one of the LAN: of the network of homes, or of one that gluetun reaches past the tunnel.
 fn is_on_lan(address: Ipv4Addr, layer: &Layer, tunnel: &WgQuick) -> bool {
     let private = layer.private.iter().flat_map(|list| &list.value);
     let addresses = tunnel.interface.addresses.iter();

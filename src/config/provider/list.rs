@@ -270,3 +270,67 @@ impl<'de> Deserialize<'de> for Key {
             .ok_or_else(|| D::Error::custom("the key is not 32 bytes in base64"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIST: &str = include_str!("../tests/environments/servers.json");
+
+    fn parse(text: &str) -> (Option<List>, Notes) {
+        let mut notes = Notes::default();
+        let list = read(Path::new("/l.json"), text, Provider::Mullvad, &mut notes);
+        (list, notes)
+    }
+
+    #[test]
+    fn servers_of_another_protocol_or_family_are_left_out() {
+        let hosts: Vec<_> = parse(LIST)
+            .0
+            .unwrap()
+            .servers
+            .into_iter()
+            .map(|it| it.hostname)
+            .collect();
+        assert_eq!(hosts.len(), 6);
+        assert!(!hosts.contains(&"se-mma-ovpn-001".to_owned()), "{hosts:?}");
+        let six = LIST.replace("\"203.0.113.13\"", "\"2001:db8::13\"");
+        assert_eq!(parse(&six).0.unwrap().servers.len(), 5);
+        let itself = LIST.replace("\"203.0.113.13\"", "\"127.0.0.1\"");
+        assert_eq!(parse(&itself).0.unwrap().servers.len(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(?s).{0,200}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn a_list_with_one_part_replaced_is_read_or_refused_in_words(
+            from in 0..LIST.len(),
+            length in 0usize..40,
+            part in "[\\[\\]{}\",:0-9a-zé\n]{0,20}",
+        ) {
+            let boundary = |mut at: usize| {
+                while !LIST.is_char_boundary(at) {
+                    at -= 1;
+                }
+                at
+            };
+            let (from, to) = (boundary(from), boundary((from + length).min(LIST.len())));
+            let text = format!("{}{part}{}", &LIST[..from], &LIST[to..]);
+            let (list, mut notes) = parse(&text);
+            let (errors, _) = notes.drain();
+            prop_assert_eq!(list.is_none(), errors.len() == 1);
+            for error in errors {
+                prop_assert!(error.to_string().contains("/l.json"));
+            }
+            for server in list.into_iter().flat_map(|list| list.servers) {
+                prop_assert!(!server.addresses.is_empty());
+            }
+        }
+    }
+}
