@@ -18,6 +18,7 @@ use super::value;
 use variable::{Environment, chosen, given, set, switch, whole};
 
 mod dns;
+mod fate;
 mod lan;
 mod rows;
 mod servers;
