@@ -135,7 +135,7 @@ mod tests {
         log.format                               text                                          default
 
         note: names are looked up by 9.9.9.9 and 1.1.1.1 through the tunnel, since no resolver is named
-          = set VPNGW_WIREGUARD_DNS (or DNS_ADDRESS) to the provider's own, and nobody else sees them
+          = name the provider's own, and nobody else sees them: `DNS = …` in its file, DNS_ADDRESS or VPNGW_WIREGUARD_DNS
 
         warning: /etc/wg0.conf:3:25: Address: the IPv6 address is left out: IPv6 is off
           |

@@ -39,7 +39,7 @@ pub(super) fn complete(tunnel: &mut WgQuick, provider: Option<Provider>, notes: 
                 "names are looked up by {} through the tunnel, since no resolver is named",
                 list(&PUBLIC)
             ),
-            "set VPNGW_WIREGUARD_DNS (or DNS_ADDRESS) to the provider's own, and nobody else sees them",
+            "name the provider's own, and nobody else sees them: `DNS = …` in its file, DNS_ADDRESS or VPNGW_WIREGUARD_DNS",
         ),
     };
     let place = Place::whole(Source::Default, "");

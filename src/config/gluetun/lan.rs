@@ -10,8 +10,8 @@ use super::super::wgquick::items;
 use super::variable::{Environment, chosen, set, whole};
 use crate::net::networks::masked;
 
-const INBOUND: [&str; 1] = ["FIREWALL_INPUT_PORTS"];
-const OUTBOUND: [&str; 2] = ["FIREWALL_OUTBOUND_SUBNETS", "EXTRA_SUBNETS"];
+pub(super) const INBOUND: [&str; 1] = ["FIREWALL_INPUT_PORTS"];
+pub(super) const OUTBOUND: [&str; 2] = ["FIREWALL_OUTBOUND_SUBNETS", "EXTRA_SUBNETS"];
 
 /// The network of an example.
 const LAN: &str = "192.168.1.0/24";

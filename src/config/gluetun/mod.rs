@@ -18,6 +18,7 @@ use super::value;
 use variable::{Environment, chosen, given, set, switch, whole};
 
 mod dns;
+mod fate;
 mod lan;
 mod rows;
 mod servers;
@@ -303,6 +304,25 @@ mod tests {
             "99999999999999999999h",
         ] {
             assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_variable_that_is_read_has_a_row() {
+        let same = SAME.iter().flat_map(|(names, _)| *names);
+        let places = servers::WHERE.iter().flat_map(|(names, _)| *names);
+        let only = servers::ONLY.iter().flat_map(|(names, _)| *names);
+        let others = [&HOST[..], &PORT, &PROVIDER, &TYPE, &LEVEL, &GSO];
+        let of_servers = [&servers::FORWARDING[..], &servers::MODE, &servers::LIST];
+        let beside = [
+            &dns::ADDRESSES[..],
+            &dns::NAMES,
+            &lan::INBOUND,
+            &lan::OUTBOUND,
+        ];
+        let lists = others.into_iter().chain(of_servers).chain(beside).flatten();
+        for name in same.chain(places).chain(only).chain(lists) {
+            assert!(names().any(|known| known == *name), "{name}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! gluetun's variables for the tunnel, the choice of a server, the firewall and DNS (v3.41 and what came to its master branch
 //! up to 2026-09: Dockerfile and `internal/configuration`), and what becomes of each.
 
-use super::table::Fate::{Answered, Followed, Needless, NotDone, PartOf};
-use super::table::Idle::{Off, On};
-use super::table::{Row, row};
+use super::fate::Fate::{Answered, Followed, Needless, NotDone, PartOf};
+use super::fate::Idle::{Off, On};
+use super::fate::{Row, row};
 
 /// By subject.
 pub(super) const TUNNEL: &[Row] = &[

@@ -1,8 +1,8 @@
 //! gluetun's variables for everything beside the tunnel, as in [`rows`](super::rows), and what becomes of each.
 
-use super::table::Fate::{Followed, Needless, NotDone, PartOf};
-use super::table::Idle::Off;
-use super::table::{Row, row};
+use super::fate::Fate::{Followed, Needless, NotDone, PartOf};
+use super::fate::Idle::Off;
+use super::fate::{Row, row};
 
 /// By subject.
 pub(super) const SERVICES: &[Row] = &[

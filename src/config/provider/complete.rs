@@ -82,8 +82,14 @@ fn address(tunnel: &mut WgQuick, provider: &At<Provider>, notes: &mut Notes) {
         return;
     }
     let address = provider.value.address().unwrap_or_else(|| {
-        let wrong = format!("`{}` gives each customer an address, and none is set", provider.value);
-        let right = "set WIREGUARD_ADDRESSES (or VPNGW_WIREGUARD_ADDRESSES) to the one of the provider's WireGuard file";
+        let wrong = format!(
+            "`{}` gives each customer an address, and none is set",
+            provider.value
+        );
+        let right = format!(
+            "set {} to the one of the provider's WireGuard file",
+            key(&provider.place, Field::Address)
+        );
         notes.error(&provider.place, Problem::new(wrong, right));
         STAND_IN
     });
@@ -103,8 +109,10 @@ fn preshared(provider: &At<Provider>, template: Option<&PeerDraft>, notes: &mut 
                 "`{}` gives each customer a preshared key, and none is set",
                 provider.value
             );
-            let right = "set WIREGUARD_PRESHARED_KEY (or VPNGW_WIREGUARD_PRESHARED_KEY) to the one of the \
-                provider's WireGuard file";
+            let right = format!(
+                "set {} to the one of the provider's WireGuard file",
+                key(&provider.place, Field::PresharedKey)
+            );
             notes.error(&provider.place, Problem::new(wrong, right));
         }
         Preshared::Needed | Preshared::None => {}
@@ -125,7 +133,7 @@ fn servers(
     match choice {
         Choice::Noted => None,
         Choice::NoList => by_hand(wanted, port, template).or_else(|| {
-            notes.error(&provider.place, no_list(provider.value));
+            notes.error(&provider.place, no_list(provider));
             None
         }),
         Choice::Servers(chosen) => {
@@ -144,13 +152,54 @@ fn servers(
     }
 }
 
-fn no_list(provider: Provider) -> Problem {
+fn no_list(provider: &At<Provider>) -> Problem {
     let wrong = format!(
-        "there is no list of its servers: neither /gluetun/servers/{provider}.json nor /gluetun/servers.json is there"
+        "there is no list of its servers: neither /gluetun/servers/{name}.json nor /gluetun/servers.json is there",
+        name = provider.value
     );
-    let right = "mount the folder at /gluetun in which gluetun left its list; or put WireGuard files of the provider into \
-        /gluetun/wireguard; or set WIREGUARD_ENDPOINT_IP and WIREGUARD_PUBLIC_KEY to what such a file says";
+    let right = match how(&provider.place) {
+        How::Gluetun => {
+            "mount the folder at /gluetun in which gluetun left its list; or put WireGuard files of the provider into \
+             /gluetun/wireguard; or set WIREGUARD_ENDPOINT_IP and WIREGUARD_PUBLIC_KEY to what such a file says"
+        }
+        How::Variables => {
+            "name a list that gluetun wrote by VPNGW_PROVIDER_LIST, or put WireGuard files of the provider into \
+             /gluetun/wireguard"
+        }
+        How::File => {
+            "name a list that gluetun wrote by `list = \"…\"`, or put WireGuard files of the provider into \
+             /gluetun/wireguard"
+        }
+    };
     Problem::new(wrong, right)
+}
+
+/// In which words the operator names a provider.
+enum How {
+    Gluetun,
+    Variables,
+    File,
+}
+
+fn how(place: &Place) -> How {
+    match place.source() {
+        Source::Variable(name) if name.starts_with("VPNGW_") => How::Variables,
+        Source::Variable(_) => How::Gluetun,
+        Source::File(_) | Source::Default => How::File,
+    }
+}
+
+/// What a field of the tunnel is called there.
+fn key(place: &Place, field: Field) -> String {
+    let list = if field == Field::Address { "es" } else { "" };
+    let name = field.snake();
+    let variable = format!("WIREGUARD_{}{}", name, list).to_ascii_uppercase();
+    match how(place) {
+        How::Gluetun => variable,
+        How::Variables => format!("VPNGW_{variable}"),
+        How::File if field.of_peer() => format!("VPNGW_{variable}"),
+        How::File => format!("`{name}` below [wireguard]"),
+    }
 }
 
 /// The server that variables name by address and key, for somebody who has no list.
@@ -187,15 +236,15 @@ fn alternatives(
     let mut peers = Vec::new();
     for (server, address) in rounds.take(MOST_ALTERNATIVES) {
         let name = quiet(server.title());
-        let key = value::public_key(&server.key.to_string());
-        let key = key.map_err(|Problem { wrong, .. }| {
+        let public = value::public_key(&server.key.to_string());
+        let public = public.map_err(|Problem { wrong, .. }| {
             let right = "choose other servers, or let gluetun write the list anew";
             Problem::new(format!("the key of `{name}`: {wrong}"), right)
         });
-        let key = notes.keep(&place, key)?;
+        let public = notes.keep(&place, public)?;
         let mut peer = draft(template, &place);
         peer.name = Some(described_name(server, &name));
-        peer.public_key = Some(key);
+        peer.public_key = Some(public);
         peer.endpoint = Some(At {
             value: endpoint(address, port),
             place: place.clone(),

@@ -112,7 +112,7 @@ fn the_wikis_environment_alone_has_a_public_resolver_in_the_tunnel() {
     assert_eq!(
         notices,
         "names are looked up by 9.9.9.9 and 1.1.1.1 through the tunnel, since no resolver is named\n  \
-         = set VPNGW_WIREGUARD_DNS (or DNS_ADDRESS) to the provider's own, and nobody else sees them\n"
+         = name the provider's own, and nobody else sees them: `DNS = …` in its file, DNS_ADDRESS or VPNGW_WIREGUARD_DNS\n"
     );
     assert_eq!(
         source(&loaded, "wireguard.dns"),

@@ -307,6 +307,53 @@ fn a_provider_is_named_rightly() {
 }
 
 #[test]
+fn what_is_missing_is_said_in_the_words_that_the_provider_was_named_in() {
+    let toml = format!("[provider]\nname = \"airvpn\"\n[wireguard]\nprivate_key = \"{PRIVATE}\"\n");
+    insta::assert_snapshot!(errors(load_from(&[("/c/vpngw.toml", &toml)], &[])), @r#"
+    /c/vpngw.toml:2:8: provider.name: `airvpn` gives each customer an address, and none is set
+      |
+    2 | name = "airvpn"
+      |        ^^^^^^^^
+      = set `address` below [wireguard] to the one of the provider's WireGuard file
+
+    /c/vpngw.toml:2:8: provider.name: `airvpn` gives each customer a preshared key, and none is set
+      |
+    2 | name = "airvpn"
+      |        ^^^^^^^^
+      = set VPNGW_WIREGUARD_PRESHARED_KEY to the one of the provider's WireGuard file
+
+    /c/vpngw.toml:2:8: provider.name: there is no list of its servers: neither /gluetun/servers/airvpn.json nor /gluetun/servers.json is there
+      |
+    2 | name = "airvpn"
+      |        ^^^^^^^^
+      = name a list that gluetun wrote by `list = "…"`, or put WireGuard files of the provider into /gluetun/wireguard
+    "#);
+    let ours = [
+        ("VPNGW_PROVIDER_NAME", "airvpn"),
+        ("VPNGW_WIREGUARD_PRIVATE_KEY", PRIVATE),
+    ];
+    insta::assert_snapshot!(errors(load_with(&ours, |_| Err(NoList::Absent))), @r"
+    variable VPNGW_PROVIDER_NAME: `airvpn` gives each customer an address, and none is set
+     |
+     | VPNGW_PROVIDER_NAME=airvpn
+     |                     ^^^^^^
+      = set VPNGW_WIREGUARD_ADDRESSES to the one of the provider's WireGuard file
+
+    variable VPNGW_PROVIDER_NAME: `airvpn` gives each customer a preshared key, and none is set
+     |
+     | VPNGW_PROVIDER_NAME=airvpn
+     |                     ^^^^^^
+      = set VPNGW_WIREGUARD_PRESHARED_KEY to the one of the provider's WireGuard file
+
+    variable VPNGW_PROVIDER_NAME: there is no list of its servers: neither /gluetun/servers/airvpn.json nor /gluetun/servers.json is there
+     |
+     | VPNGW_PROVIDER_NAME=airvpn
+     |                     ^^^^^^
+      = name a list that gluetun wrote by VPNGW_PROVIDER_LIST, or put WireGuard files of the provider into /gluetun/wireguard
+    ");
+}
+
+#[test]
 fn a_list_that_is_named_is_the_one_that_is_read() {
     let missing = [
         MULLVAD,
