@@ -4,13 +4,13 @@
 use ipnetwork::Ipv4Network;
 
 use super::Host;
+use super::clients::Clients;
 use super::diagnostic::{Notes, Problem};
 use super::layer::Layer;
 use super::load::Topology;
 use super::place::{At, Place};
 use super::taken::Taken;
 use super::tunnel::WgQuick;
-use super::value::Clients;
 use crate::net::lan::{self, LanError};
 use crate::net::networks::shown;
 use crate::net::{Port, Transport};

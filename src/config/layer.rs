@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use ipnetwork::Ipv4Network;
 
+use super::clients::{Clients, clients};
 use super::diagnostic::Notes;
 use super::keys::Key;
 use super::place::{At, Place};
 use super::provider::{Wanted, written};
 use super::tunnel::{WgQuick, Written};
-use super::value::{self, Clients, Parsed};
+use super::value::{self, Parsed};
 use super::{LogFormat, LogLevel, Offload};
 use crate::net::{IfName, Port};
 
@@ -107,7 +108,7 @@ impl Layer {
             }
             Key::LanInbound => {
                 let make = |from, to| InboundAt { from, to };
-                let pairs = raw.pairs(value::clients, value::port, make, notes);
+                let pairs = raw.pairs(clients, value::port, make, notes);
                 self.inbound = Some(at(pairs, place));
             }
             Key::LanOutbound => {

@@ -15,6 +15,7 @@ use crate::net::IfName;
 use crate::net::inside::Inside;
 
 mod check;
+mod clients;
 mod diagnostic;
 #[cfg(test)]
 pub(crate) mod drawn;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use super::clients::Clients;
 use super::diagnostic::{Notes, Problem};
 use super::field::Field;
 use super::layer::{InboundAt, Layer, OutboundAt};
@@ -11,7 +12,6 @@ use super::load::Origin;
 use super::place::{At, Place, Source, quiet};
 use super::provider::{Order, Wanted};
 use super::tunnel::{Interface, PeerDraft, WgQuick};
-use super::value::Clients;
 use super::{
     Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
     Resolvers, Sealed, Secret, Tunnel,

@@ -76,23 +76,6 @@ pub(super) fn either_network(text: &str) -> Parsed<Family<Ipv4Network>> {
 }
 
 /// An IPv4 network without host bits.
-/// Whom an exception lets in, as written.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Clients {
-    /// `private`: every private network but the tunnel's.
-    Private,
-    /// Those of one network.
-    Network(Ipv4Network),
-}
-
-/// `private`, or a network.
-pub(super) fn clients(text: &str) -> Parsed<Clients> {
-    if text.eq_ignore_ascii_case("private") {
-        return Ok(Clients::Private);
-    }
-    network(text).map(Clients::Network)
-}
-
 pub(super) fn network(text: &str) -> Parsed<Ipv4Network> {
     let network = match either_network(text)? {
         Family::V4(network) => network,

@@ -130,7 +130,7 @@ const fn network(octets: [u8; 4], prefix: u8) -> Ipv4Network {
 
 /// What is left of `network` without `hole`: as few networks as possible, in their order.
 pub fn without(network: Ipv4Network, hole: Ipv4Network) -> Vec<Ipv4Network> {
-    let network = masked(network);
+    let (network, hole) = (masked(network), masked(hole));
     if !network.overlaps(hole) {
         return vec![network];
     }

@@ -184,7 +184,7 @@ fn what_gluetun_opens_wide_is_not_opened_and_the_line_to_write_is_said() {
     let text = warnings(&changed);
     for line in [
         "variable FIREWALL_INPUT_PORTS: nothing is opened by it",
-        "`VPNGW_LAN_INBOUND=192.168.1.0/24=tcp/8080,192.168.1.0/24=tcp/9091,192.168.1.0/24=tcp/32400`",
+        "`VPNGW_LAN_INBOUND=tcp/8080,tcp/9091,tcp/32400`",
         "variable FIREWALL_OUTBOUND_SUBNETS: nothing is opened by it",
         "`VPNGW_LAN_OUTBOUND=192.168.178.20=tcp/445`",
         "`VPNGW_LAN_INBOUND=192.168.178.0/24=tcp/8080,10.0.0.0/8=tcp/8080`",
