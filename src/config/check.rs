@@ -9,6 +9,7 @@ use super::diagnostic::{Notes, Problem};
 use super::lan;
 use super::layer::Layer;
 use super::load::Topology;
+use super::peers;
 use super::place::{At, Place};
 use super::resolve::DEVICE;
 use super::resolver;
@@ -23,6 +24,7 @@ pub(super) fn check(layer: &Layer, tunnel: &WgQuick, topology: Topology, notes: 
     private(layer, notes);
     listener(layer, tunnel, notes);
     alternatives(&tunnel.peers, notes);
+    peers::check(tunnel, notes);
     resolver::check(layer, tunnel, notes);
     outside(layer, tunnel, notes);
     lan::check(layer, tunnel, topology, notes);

@@ -44,6 +44,29 @@ impl Field {
         Self::AllowedIps,
     ];
 
+    /// Whether wg(8) reads it; the others are wg-quick(8)'s.
+    pub(super) fn is_of_wg(self) -> bool {
+        match self {
+            Self::PrivateKey
+            | Self::ListenPort
+            | Self::FwMark
+            | Self::PublicKey
+            | Self::PresharedKey
+            | Self::Endpoint
+            | Self::PersistentKeepalive
+            | Self::AllowedIps => true,
+            Self::Address
+            | Self::Dns
+            | Self::Mtu
+            | Self::Table
+            | Self::PreUp
+            | Self::PostUp
+            | Self::PreDown
+            | Self::PostDown
+            | Self::SaveConfig => false,
+        }
+    }
+
     /// As wg-quick(8) writes it.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use super::place::{At, Place, Source, quiet};
 use super::provider::{MOST_ALTERNATIVES, Surroundings, Wanted, complete, files};
 use super::search::Found;
 use super::tunnel::WgQuick;
-use super::{Config, Read, check, env, file, resolve, resolver, wgquick};
+use super::{Config, Read, check, env, file, resolve, resolver, unreadable, wgquick};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -306,17 +306,8 @@ fn text(
     match read(path) {
         Ok(text) => Some(Zeroizing::new(text)),
         Err(error) => {
-            let wrong = match place.file() {
-                Some(file) if file == path => format!("it cannot be read: {error}"),
-                Some(_) | None => {
-                    format!(
-                        "`{}` cannot be read: {error}",
-                        quiet(&path.to_string_lossy())
-                    )
-                }
-            };
-            let right = "name a text file in UTF-8 that this user may read";
-            notes.error(place, Problem::new(wrong, right));
+            let named = place.file() == Some(path);
+            notes.error(place, unreadable::problem(path, named, &error));
             None
         }
     }

@@ -25,12 +25,14 @@ mod env;
 pub(crate) mod example;
 mod field;
 mod file;
+mod foreign;
 mod gluetun;
 mod inline;
 mod keys;
 mod lan;
 mod layer;
 mod load;
+mod peers;
 mod place;
 pub mod provider;
 mod resolve;
@@ -41,6 +43,7 @@ mod secret;
 mod servers;
 mod taken;
 mod tunnel;
+mod unreadable;
 mod value;
 pub mod wgquick;
 
@@ -56,6 +59,7 @@ pub use resolvers::Resolvers;
 pub use secret::{PublicKey, Secret};
 pub use servers::{Servers, servers};
 pub use tunnel::{Interface, PeerDraft, WgQuick};
+pub use unreadable::Denied;
 
 /// How a file is read: the caller's own function, so that this module stays pure.
 pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<String>;

@@ -167,6 +167,9 @@ fn provider(wanted: &Wanted, origins: &mut Origins) {
 
 /// Notes what is missing. What was given and wrong has been noted already.
 pub(super) fn require(wg: &WgQuick, notes: &mut Notes) {
+    if wg.foreign {
+        return;
+    }
     let interface = &wg.interface;
     let nowhere = Place::whole(Source::Default, "");
     let place = interface.place.as_ref().unwrap_or(&nowhere);

@@ -20,6 +20,8 @@ pub struct WgQuick {
     pub interface: Interface,
     /// Every `[Peer]`, in order.
     pub peers: Vec<PeerDraft>,
+    /// The file is for another program. That was said, and nothing is missing besides.
+    pub foreign: bool,
 }
 
 /// `[Interface]` as written.
@@ -85,6 +87,8 @@ impl Interface {
                     .extend(network.filter(|at| valid_address(at, notes)));
             }
             Field::Dns => self.dns.extend(resolver(text, place, notes)),
+            // wg-quick(8) takes an empty one for none.
+            Field::Mtu if text.is_empty() => {}
             Field::Mtu => self.mtu = notes.keep(place, value::mtu(text)),
             Field::ListenPort => self.listen_port = notes.keep(place, value::listen_port(text)),
             Field::FwMark => self.fwmark = notes.keep(place, value::fwmark(text)),
@@ -209,6 +213,7 @@ impl WgQuick {
         Self {
             interface,
             peers: peers_over(self.peers, below.peers, notes),
+            foreign: self.foreign || below.foreign,
         }
     }
 }

@@ -3,12 +3,14 @@
 //! Read as the two programs read it: names in any letter case, `#` begins a comment anywhere, lists
 //! by comma or by repetition. Hooks are data here and never run. IPv6 is left out with a warning.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Notes, Problem};
 use super::field::Field;
+use super::foreign::{self, Amnezia};
 use super::place::{Place, Source, Text, mask_keys};
 use super::tunnel::{PeerDraft, WgQuick, Written};
 
@@ -51,6 +53,12 @@ pub(super) fn read(path: &Path, text: &str, notes: &mut Notes) -> WgQuick {
     let masked = Text::new(Source::File(path.to_owned()), text, &hidden);
     let mut tunnel = WgQuick::default();
     tunnel.interface.place = Some(masked.place("", 0..0));
+    if let Some(problem) = foreign::kind(text) {
+        notes.error(&Place::whole(Source::File(path.to_owned()), ""), problem);
+        tunnel.foreign = true;
+        return tunnel;
+    }
+    let mut seen = Seen::default();
     let mut section = Section::None;
     let mut name_wanted = false;
     for line in lines(text) {
@@ -85,10 +93,18 @@ pub(super) fn read(path: &Path, text: &str, notes: &mut Notes) -> WgQuick {
                     Problem::new(wrong, "write `[Interface]` or `[Peer]`"),
                 );
             }
-            None => entry(&line, &masked, section, &mut tunnel, notes),
+            None => section = entry(&line, &masked, section, &mut seen, &mut tunnel, notes),
         }
     }
+    seen.amnezia.note(notes);
     tunnel
+}
+
+/// What is told once for a whole file.
+#[derive(Default)]
+struct Seen {
+    amnezia: Amnezia,
+    quotes: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,10 +119,11 @@ enum Section {
 fn entry(
     line: &Line<'_>,
     text: &Arc<Text>,
-    section: Section,
+    mut section: Section,
+    seen: &mut Seen,
     tunnel: &mut WgQuick,
     notes: &mut Notes,
-) {
+) -> Section {
     let whole = text.place("", line.start..line.start + line.code.len());
     let Some((key, value, offset)) = line.entry() else {
         let wrong = "this is neither a section nor `key = value`";
@@ -114,14 +131,32 @@ fn entry(
             &whole,
             Problem::new(wrong, "write `Key = value`, or `#` before a comment"),
         );
-        return;
+        return section;
     };
+    let named = text.place("", line.start..line.start + key.len());
     let Some(field) = field_named(key) else {
-        notes.error(
-            &text.place("", line.start..line.start + key.len()),
-            unknown(key),
-        );
-        return;
+        if !seen.amnezia.take(key, value, &named) {
+            notes.error(&named, unknown(key));
+        }
+        return section;
+    };
+    if section == Section::Interface && begins_a_peer(field) && tunnel.peers.is_empty() {
+        let wrong = format!("`{}` stands below [Interface]", field.name());
+        let right = "write `[Peer]` on a line of its own above it";
+        notes.error(&named, Problem::new(wrong, right));
+        tunnel.peers.push(PeerDraft::new(named));
+        section = Section::Peer;
+    }
+    let (value, offset) = match unquoted(value) {
+        Some(inner) => {
+            if !std::mem::replace(&mut seen.quotes, true) {
+                let wrong = "quotes around a value are read as a part of it";
+                let right = "take them away, here and in the other lines";
+                notes.error(&whole, Problem::new(wrong, right));
+            }
+            (inner, offset + 1)
+        }
+        None => (value, offset),
     };
     let mut set = |place: Place, item: &str| {
         let written = Written { text: item, place };
@@ -146,15 +181,54 @@ fn entry(
         }
     };
     let start = line.start + offset;
-    if !field.is_list() {
-        set(text.place(field.name(), start..start + value.len()), value);
-        return;
+    let parts: Vec<_> = if !field.is_list() {
+        vec![(0, value)]
+    } else if matches!(field, Field::Address | Field::Dns) {
+        items(value).flat_map(words).collect()
+    } else {
+        items(value).collect()
+    };
+    for (from, item) in parts {
+        let place = text.place(field.name(), start + from..start + from + item.len());
+        set(place, &as_read(field, item));
     }
-    for (from, item) in items(value) {
-        set(
-            text.place(field.name(), start + from..start + from + item.len()),
-            item,
-        );
+    section
+}
+
+/// A key that only a server has. A preshared key alone is more often in the wrong section.
+fn begins_a_peer(field: Field) -> bool {
+    matches!(
+        field,
+        Field::PublicKey | Field::Endpoint | Field::AllowedIps
+    )
+}
+
+/// What is between quotes, where a value is.
+fn unquoted(value: &str) -> Option<&str> {
+    let within = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\''))
+}
+
+/// wg-quick(8) reads addresses and resolvers as words of a shell.
+fn words((from, item): (usize, &str)) -> impl Iterator<Item = (usize, &str)> {
+    // An item between two commas that is empty stays: it is an error of the item.
+    let one = (item.split_whitespace().count() < 2).then_some((from, item));
+    let mut at = from;
+    let many = item.split(char::is_whitespace).map(move |word| {
+        let start = at;
+        at += word.len() + 1;
+        (start, word)
+    });
+    let many = many.filter(move |(_, word)| one.is_none() && !word.is_empty());
+    one.into_iter().chain(many)
+}
+
+/// wg(8) takes white space out of every line that it reads, wherever it stands.
+fn as_read(field: Field, item: &str) -> Cow<'_, str> {
+    if field.is_of_wg() && item.contains(char::is_whitespace) {
+        item.chars().filter(|c| !c.is_whitespace()).collect()
+    } else {
+        item.into()
     }
 }
 
@@ -220,7 +294,9 @@ fn friendly(comment: &str) -> Option<String> {
         .split_once('=')
         .is_some_and(|(key, _)| field_named(key).is_some());
     let fits = !name.is_empty() && name.chars().count() <= NAME;
-    let plain = !name.chars().any(char::is_control) && mask_keys(name) == name;
+    // What was not UTF-8 reads as nothing.
+    let odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    let plain = !name.chars().any(odd) && mask_keys(name) == name;
     (fits && plain && !entry).then(|| name.to_owned())
 }
 
@@ -271,10 +347,8 @@ impl<'a> Line<'a> {
 /// Whether a name that is none of ours can be shown. A key broken over two lines, or one without
 /// its name, cannot.
 fn is_word(name: &str) -> bool {
-    name.len() <= 24
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphabetic() || b == b'_' || b == b' ')
+    let letters = |b: u8| b.is_ascii_alphabetic() || b == b'_' || b == b' ';
+    foreign::is_amnezia(name) || (name.len() <= 24 && name.bytes().all(letters))
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {

@@ -8,6 +8,7 @@ use super::*;
 mod documents;
 mod environments;
 mod errors;
+mod foreign;
 mod gluetun;
 mod provider;
 mod published;

@@ -128,7 +128,11 @@ fn a_bad_line_is_an_error_and_the_rest_is_read() {
         ),
         (
             "[Interface]\nEndpoint = 1.2.3.4:5\n",
-            "2:12: Endpoint: `Endpoint` does not belong here",
+            "2:1: `Endpoint` stands below [Interface]",
+        ),
+        (
+            "[Interface]\nPresharedKey = FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=\n",
+            "2:16: PresharedKey: `PresharedKey` does not belong here",
         ),
         (
             "[Peer]\nAddress = 10.0.0.2/32\n",
