@@ -1,5 +1,7 @@
 //! What the machine and the container offer the gateway: pure.
 
+use std::collections::BTreeSet;
+
 use super::facts::{Facts, Kin};
 use super::{Finding, Layout};
 use crate::config::Inbound;
@@ -138,7 +140,7 @@ fn uplinks(facts: &Facts) -> Option<Finding> {
     let names: Vec<_> = facts.uplinks.iter().map(|it| it.name.to_string()).collect();
     (names.len() > 1).then(|| {
         let why = format!(
-            "{} lead out; the one of the default route is used, the others are held",
+            "{} lead out; the one of the default route is used, and the others for LAN exceptions of their networks only",
             names.join(", ")
         );
         let change = "one network for the service, or `VPNGW_UPLINK_DEVICE` with the name of one";
@@ -158,12 +160,15 @@ fn published(facts: &Facts) -> Option<Finding> {
         let mut same = bound.iter().filter(|it| it.port == rule.to());
         same.any(|it| it.address.is_some_and(|address| !address.is_loopback()))
     };
-    let (used, idle): (Vec<&Inbound>, Vec<_>) = inbound.iter().partition(waits);
+    // Many networks may be let in at one port.
+    let mut ports = BTreeSet::new();
+    let each = inbound.iter().filter(|rule| ports.insert(rule.to()));
+    let (used, idle): (Vec<&Inbound>, Vec<_>) = each.partition(waits);
     match (used.len(), idle.as_slice()) {
         (0, []) => None,
         (used, []) => Some(Finding::holds(
             CHECK,
-            format!("somebody listens behind each of the {used}"),
+            format!("somebody listens at each port that is open to the LAN ({used})"),
         )),
         (_, idle) => {
             let ports: Vec<_> = idle.iter().map(|rule| rule.to().to_string()).collect();

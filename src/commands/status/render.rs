@@ -1,11 +1,12 @@
 //! The page of `vpngw status`: pure, at most 80 columns wide.
 
 use crate::commands::units::{bytes, count, duration, rate};
-use crate::config::Offload;
+use crate::config::{Inbound, Offload};
 use crate::control::api::{
     Dns, Ipv6, KillSwitch, Lan, Leaks, Served, State, Status, Topology, Tunnel, Unheard, printable,
 };
 use crate::gateway::BlockReason;
+use crate::net::Port;
 use crate::ruleset::Lack;
 
 /// Whether the text may hold colours.
@@ -222,15 +223,13 @@ fn leaks(page: &mut Page, status: &Status) {
 }
 
 fn lan(page: &mut Page, lan: &Lan, state: State) {
-    let inbound = lan
-        .inbound
-        .iter()
-        .map(|rule| (rule.from().to_string(), rule.to()));
+    let inbound = by_port(&lan.inbound);
     let outbound = lan
         .outbound
         .iter()
         .map(|rule| (rule.to().to_string(), rule.port()));
     let inbound: Vec<_> = inbound
+        .into_iter()
         .map(|(from, port)| format!("{from:<18} → {port} here"))
         .collect();
     let outbound: Vec<_> = outbound
@@ -255,6 +254,22 @@ fn lan(page: &mut Page, lan: &Lan, state: State) {
             page.row("", &more, Tone::Faint);
         }
     }
+}
+
+/// Who may reach which port. What `private` stands for is many networks, and one line.
+fn by_port(inbound: &[Inbound]) -> Vec<(String, Port)> {
+    let mut lines: Vec<(String, Port)> = Vec::new();
+    for rule in inbound {
+        let of_port = inbound.iter().filter(|other| other.to() == rule.to());
+        let line = match of_port.count() {
+            0..=3 => rule.from().to_string(),
+            count => format!("{count} networks"),
+        };
+        if !lines.contains(&(line.clone(), rule.to())) {
+            lines.push((line, rule.to()));
+        }
+    }
+    lines
 }
 
 fn tunnel(page: &mut Page, tunnel: &Tunnel, state: State) {
@@ -398,6 +413,25 @@ mod tests {
     #[test]
     fn blocked_by_a_leak() {
         assert_snapshot!(render(&example::blocked_by_leak(), Style::Plain));
+    }
+
+    #[test]
+    fn many_networks_of_one_port_are_one_line() {
+        let networks = [
+            "10.0.0.0/10",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+        ];
+        let mut all: Vec<_> = networks
+            .map(|from| crate::config::example::inbound(from, "tcp/8080"))
+            .to_vec();
+        all.push(crate::config::example::inbound("192.168.1.7/32", "udp/1"));
+        let lines: Vec<_> = by_port(&all)
+            .into_iter()
+            .map(|(from, to)| format!("{from} {to}"))
+            .collect();
+        assert_eq!(lines, ["4 networks tcp/8080", "192.168.1.7/32 udp/1"]);
     }
 
     #[test]
