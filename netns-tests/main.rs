@@ -57,4 +57,5 @@ mod status;
 mod storm;
 mod tamper;
 mod tracking;
+mod typo;
 mod uplink;

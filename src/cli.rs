@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
 
 use crate::commands::exec::Wanted;
-use crate::commands::run::Place;
+use crate::commands::run::{Meant, Place};
 use crate::commands::status::Output;
 use crate::commands::{blocked, capture, check, explain, rejoin};
 use crate::config::{SEALED_SOCKET, SOCKET};
@@ -21,7 +21,6 @@ use crate::config::{SEALED_SOCKET, SOCKET};
 /// Without a command, it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "vpngw", version, verbatim_doc_comment, after_help = CODES)]
-#[command(disable_help_subcommand = true)]
 pub struct Cli {
     /// What every command takes.
     #[command(flatten)]
@@ -74,16 +73,21 @@ fn named(name: Option<&OsStr>) -> Option<&Path> {
     name.filter(|name| !name.is_empty()).map(Path::new)
 }
 
-/// Whether these arguments, wrong as they are, were meant to close this namespace: they name no other
-/// command than those that do.
-pub fn means_run(arguments: impl Iterator<Item = OsString>) -> bool {
-    let commands = Cli::command();
-    let others = |argument: &OsString| {
-        commands
-            .get_subcommands()
-            .any(|c| !["run", "warden"].contains(&c.get_name()) && argument == c.get_name())
+/// What these arguments, wrong as they are, were meant for.
+pub fn meant(arguments: impl Iterator<Item = OsString>) -> Meant {
+    let mut commands = Cli::command();
+    // `help` is among them only then.
+    commands.build();
+    let named = |argument: &OsString| {
+        let mut all = commands.get_subcommands();
+        all.find(|command| argument == command.get_name())
     };
-    !arguments.into_iter().any(|argument| others(&argument))
+    let arguments: Vec<_> = arguments.collect();
+    match arguments.iter().find_map(named) {
+        Some(command) if ["run", "warden"].contains(&command.get_name()) => Meant::Closing,
+        Some(_) => Meant::Other,
+        None => Meant::Unknown,
+    }
 }
 
 /// What to do.
@@ -140,6 +144,8 @@ pub enum Command {
     Plan,
     /// Say whether a packet would pass, and by which rule
     Explain(Explain),
+    /// Print the version
+    Version,
     /// Leave `blocked`, or start over with the next server
     Connect,
     /// Block everything but loopback until `connect`

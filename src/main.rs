@@ -1,6 +1,6 @@
 //! The `vpngw` program.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Instant;
 
 use clap::Parser;
@@ -15,9 +15,8 @@ fn main() -> Code {
     // Before anything else: how soon the kill switch is armed counts from here.
     let begun = Instant::now();
     let cli = Cli::try_parse().unwrap_or_else(|error| {
-        // Wrong arguments must not leave a namespace open that was to be closed.
-        if error.use_stderr() && cli::means_run(std::env::args_os().skip(1)) {
-            run::close();
+        if error.use_stderr() {
+            run::close_if_meant(cli::meant(std::env::args_os().skip(1)));
         }
         error.exit()
     });
@@ -61,6 +60,10 @@ fn dispatch(cli: Cli, begun: Instant) -> Result<Code, Failure> {
         Command::Blocked(flags) => blocked::run(shared.socket(), flags.output()),
         Command::Capture(flags) => capture::run(&flags.wanted()),
         Command::Healthcheck(flags) => healthcheck::run(shared.socket(), flags.warden()),
+        Command::Version => {
+            writeln!(out, "vpngw {}", env!("CARGO_PKG_VERSION")).map_err(anyhow::Error::from)?;
+            Ok(Code::Ok)
+        }
         Command::Connect => connect::run(shared.socket()),
         Command::Disconnect => disconnect::run(shared.socket()),
         Command::Check(flags) => {

@@ -121,7 +121,12 @@ impl Sensor {
 
     /// From `at` on, every frame must be permitted.
     pub fn arm(&self, at: SystemTime) {
-        self.lock().armed.get_or_insert(at);
+        let mut state = self.lock();
+        if state.armed.is_none() {
+            // A port that a control had may be another packet's later.
+            state.flows.clear();
+            state.armed = Some(at);
+        }
     }
 
     /// Nothing is a leak until armed again.
@@ -264,7 +269,9 @@ impl State {
             });
             (seen.frames, seen.last) = (seen.frames + 1, frame.at);
         }
-        self.flows.extend(flow(frame.bytes));
+        if self.armed.is_none_or(|armed| frame.at >= armed) {
+            self.flows.extend(flow(frame.bytes));
+        }
         if self.armed.is_none_or(|armed| frame.at < armed) {
             self.tally.before += 1;
             return;

@@ -142,6 +142,7 @@ fn a_joined_program_reaches_one_host_and_one_port_on_the_lan() {
     }
     // While there is no engine, a connection waits for the next one.
     sealed.kill_engine();
+    sealed.wait_log(0, "the engine ended");
     let ns = lab.ns.clone();
     let waits = std::thread::spawn(move || Stream::open(&ns, "box", at(LAN, 445), PATIENCE));
     sealed.start_engine();

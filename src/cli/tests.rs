@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 #[test]
 fn the_command_line_is_consistent() {
@@ -45,11 +46,39 @@ fn an_empty_name_is_none() {
 }
 
 #[test]
-fn wrong_arguments_without_another_command_were_meant_to_run() {
-    let meant = |line: &str| means_run(line.split(' ').map(OsString::from));
-    assert!(meant("--bogus") && meant("run --bogus") && meant("rnu"));
-    assert!(meant("warden --bogus") && !meant("engine --bogus"));
-    assert!(!meant("status --bogus") && !meant("--bogus check"));
+fn wrong_arguments_close_a_namespace_only_where_they_were_meant_to() {
+    let meant = |line: &str| meant(line.split(' ').map(OsString::from));
+    for line in ["run --bogus", "--bogus run", "warden --bogus"] {
+        assert_eq!(meant(line), Meant::Closing, "{line}");
+    }
+    for line in ["--bogus", "rnu", "stauts", "-x"] {
+        assert_eq!(meant(line), Meant::Unknown, "{line}");
+    }
+    for line in [
+        "status --bogus",
+        "--bogus check",
+        "engine --bogus",
+        "help runn",
+    ] {
+        assert_eq!(meant(line), Meant::Other, "{line}");
+    }
+}
+
+#[test]
+fn help_and_version_are_commands_too() {
+    for (line, kind) in [
+        ("vpngw help", ErrorKind::DisplayHelp),
+        ("vpngw help status", ErrorKind::DisplayHelp),
+        ("vpngw -V", ErrorKind::DisplayVersion),
+    ] {
+        let said = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        assert_eq!(said.kind(), kind, "{line}");
+        assert!(!said.use_stderr(), "{line}");
+    }
+    let slip = Cli::try_parse_from(["vpngw", "stauts"])
+        .unwrap_err()
+        .to_string();
+    assert!(slip.contains("'status'"), "{slip}");
 }
 
 #[test]

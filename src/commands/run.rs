@@ -152,10 +152,34 @@ fn say_what_it_has(
     Ok(())
 }
 
-/// Closes the namespace, and says so where that does not work: for arguments that cannot be read.
-pub fn close() {
-    if let Err(Failure { error, .. }) = arm(Place::MadeForUs) {
-        eprintln!("vpngw: {error:#}");
+/// What arguments that cannot be read were meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    /// To close this namespace: they name a command that does.
+    Closing,
+    /// They name no command. As the arguments of a container they stand in the place of `run`; typed by a person they are
+    /// a slip.
+    Unknown,
+    /// They name another command.
+    Other,
+}
+
+/// Closes the namespace for arguments that cannot be read, if they were to close it: wrong ones must not leave it open. A slip
+/// of a person changes nothing, and the machine's own namespace is left alone without a word about it.
+pub fn close_if_meant(meant: Meant) {
+    let closing = match meant {
+        Meant::Closing => true,
+        Meant::Unknown => host::is_first_of_a_container(),
+        Meant::Other => false,
+    };
+    if !closing || host::may_be_own_namespace() {
+        return;
+    }
+    match arm(Place::MadeForUs) {
+        Ok(_) => {
+            eprintln!("vpngw: nothing leaves this namespace any more; `vpngw cleanup` opens it")
+        }
+        Err(Failure { error, .. }) => eprintln!("vpngw: {error:#}"),
     }
 }
 

@@ -45,19 +45,31 @@ struct Evidence {
 
 /// Whether this may be the namespace that the machine itself lives in.
 pub fn may_be_own_namespace() -> bool {
-    let in_container = || CONTAINER.iter().any(|path| Path::new(path).exists());
-    // A container may have been given the machine's own (`network_mode: host`).
-    let first = getpid() == Pid::INIT;
-    let under_init = getppid() == Some(Pid::INIT) && in_container();
-    let own = (first || under_init) && !has_devices_of_a_machine();
+    let (first, under_init) = started_for();
     may_be_own(&Evidence {
         ours: namespace("self", "net"),
         named: is_named(namespace("self", "net")),
         rootless: namespace("self", "user").is_some_and(|user| user != FIRST_USER),
         ancestors: ancestors().filter_map(lives_in).collect(),
-        first_process: first && own,
-        under_init: under_init && own,
+        first_process: first,
+        under_init,
     })
+}
+
+/// Whether this process is what a container was started for, the container's own network with it.
+pub fn is_first_of_a_container() -> bool {
+    let (first, under_init) = started_for();
+    first || under_init
+}
+
+/// Whether this is the first process of a PID namespace, and whether an init that is one started it in a container. Neither
+/// counts in the machine's own network, which a container may have been given (`network_mode: host`).
+fn started_for() -> (bool, bool) {
+    let in_container = || CONTAINER.iter().any(|path| Path::new(path).exists());
+    let first = getpid() == Pid::INIT;
+    let under_init = getppid() == Some(Pid::INIT) && in_container();
+    let own = (first || under_init) && !has_devices_of_a_machine();
+    (first && own, under_init && own)
 }
 
 /// A namespace was made for us where somebody named it, where one who started us lives in another one, or
