@@ -147,7 +147,8 @@ fn entry(
         tunnel.peers.push(PeerDraft::new(named));
         section = Section::Peer;
     }
-    let (value, offset) = match unquoted(value) {
+    // Quotes of a hook are its shell's.
+    let (value, offset) = match unquoted(value).filter(|_| !field.is_hook()) {
         Some(inner) => {
             if !std::mem::replace(&mut seen.quotes, true) {
                 let wrong = "quotes around a value are read as a part of it";

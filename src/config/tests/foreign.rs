@@ -98,6 +98,16 @@ fn one_mistake_is_one_error() {
 }
 
 #[test]
+fn quotes_of_a_hook_are_its_shells() {
+    let loaded = changed("DNS = 10.64.0.1", "DNS = 10.64.0.1\nPostUp = 'echo'").unwrap();
+    let said: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        said[0].contains("vpngw runs no command from a configuration"),
+        "{said:#?}"
+    );
+}
+
+#[test]
 fn our_own_key_is_no_servers() {
     let secret = x25519_dalek::StaticSecret::from([7; 32]);
     let public = x25519_dalek::PublicKey::from(&secret);
