@@ -78,7 +78,7 @@ pub(super) fn hole(source_port: u16) -> Hole {
 }
 
 pub(super) fn observed() -> Option<Uplink> {
-    observe(None, &name("tun0")).unwrap()
+    observe(&link::addresses().unwrap(), None, &name("tun0")).unwrap()
 }
 
 /// The tunnel device, configured; the descriptor keeps it.
@@ -226,7 +226,8 @@ fn an_uplink_that_was_down_resumes_with_its_router() {
         let plan = Plan::of(&config(), Some(&uplink), MARK, Some(&hole(40000)));
         let _tun = tunnel(&plan);
         apply(&plan).unwrap();
-        let again = || observe_again(None, &name("tun0"), &uplink).unwrap();
+        let again =
+            || observe_again(&link::addresses().unwrap(), None, &name("tun0"), &uplink).unwrap();
         ip("link set eth0 down");
         assert_eq!(again(), None);
         ip("link set eth0 up");

@@ -8,7 +8,6 @@ use anyhow::Context;
 use super::exit::Failure;
 use super::load;
 use crate::config::{Config, Host};
-use crate::net::beside::Shares;
 use crate::net::{Fwmark, IfName, Uplink};
 use crate::plan::Plan;
 use crate::policy::{Hole, Holes, Policy};
@@ -50,7 +49,8 @@ pub enum Asked {
 /// What is wrong with the configuration, or why the kernel cannot be asked.
 pub fn preview(config: Option<&Path>) -> Result<Preview, Failure> {
     let config = load::load(config).map_err(Failure::usage)?.config;
-    let uplink = route::observe(config.uplink.as_ref(), &config.tunnel.device)
+    let links = link::addresses().context("look at the addresses of this namespace")?;
+    let uplink = route::observe(&links, config.uplink.as_ref(), &config.tunnel.device)
         .context("look at the routes of this namespace")?;
     let devices = nft::devices().context("look at the devices of this namespace")?;
     let mark = config.tunnel.fwmark.map_or(Fwmark::DEFAULT, Fwmark);
@@ -66,15 +66,7 @@ pub fn preview(config: Option<&Path>) -> Result<Preview, Failure> {
         endpoint: hole,
         resolver: None,
     };
-    let links = link::addresses().context("look at the addresses of this namespace")?;
-    let tunnel = &config.tunnel;
-    let shares = Shares::of(
-        &config.lan,
-        uplink.as_ref(),
-        &tunnel.device,
-        tunnel.inside(),
-        &links,
-    );
+    let shares = config.shares(uplink.as_ref(), &links);
     let policy = match &uplink {
         Some(uplink) => Policy::of(&config, uplink, holes).map_err(Failure::usage)?,
         None => Policy::without_uplink(&config),

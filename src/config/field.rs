@@ -44,6 +44,12 @@ impl Field {
         Self::AllowedIps,
     ];
 
+    /// The one of this name, in any letter case.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|field| field.name().eq_ignore_ascii_case(name))
+    }
+
     /// Whether wg(8) reads it; the others are wg-quick(8)'s.
     pub(super) fn is_of_wg(self) -> bool {
         match self {

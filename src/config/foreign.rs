@@ -55,7 +55,7 @@ pub(super) fn kind(text: &str) -> Option<Problem> {
     let by = |mark: char| {
         let named = move |line: &&str| {
             let key = line.split_once(mark).map(|(key, _)| key.trim());
-            key.is_some_and(is_field)
+            key.and_then(Field::named).is_some()
         };
         lines().filter(named).count()
     };
@@ -67,17 +67,15 @@ pub(super) fn kind(text: &str) -> Option<Problem> {
     })
 }
 
-fn is_field(name: &str) -> bool {
-    Field::ALL
-        .into_iter()
-        .any(|field| field.name().eq_ignore_ascii_case(name))
-}
-
 /// Whether a key is one of AmneziaWG's.
 pub(super) fn is_amnezia(key: &str) -> bool {
-    AMNEZIA
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case(key))
+    amnezia(key).is_some()
+}
+
+/// The key of AmneziaWG, and with which value it is WireGuard.
+fn amnezia(key: &str) -> Option<(&'static str, Option<u32>)> {
+    let mut all = AMNEZIA.into_iter();
+    all.find(|(name, _)| name.eq_ignore_ascii_case(key))
 }
 
 /// The lines of AmneziaWG that a file has.
@@ -92,10 +90,7 @@ pub(super) struct Amnezia {
 impl Amnezia {
     /// Whether the line is one of them; it is kept.
     pub(super) fn take(&mut self, key: &str, value: &str, place: &Place) -> bool {
-        let known = AMNEZIA
-            .into_iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(key));
-        let Some((name, plain)) = known else {
+        let Some((name, plain)) = amnezia(key) else {
             return false;
         };
         self.names.push(name);

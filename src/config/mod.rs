@@ -4,6 +4,7 @@
 //! that point nothing is optional "to be checked later". Pure: reading a file is a function that the
 //! caller passes in.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,9 @@ use std::path::{Path, PathBuf};
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
-use crate::net::IfName;
+use crate::net::beside::{Link, Shares};
 use crate::net::inside::Inside;
+use crate::net::{IfName, Uplink};
 
 mod check;
 mod clients;
@@ -91,6 +93,14 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// On which device each LAN exception works, of these links that are up.
+    pub fn shares(&self, uplink: Option<&Uplink>, links: &[Link]) -> Shares {
+        let tunnel = &self.tunnel;
+        Shares::of(&self.lan, uplink, &tunnel.device, tunnel.inside(), links)
+    }
+}
+
 /// Our end of the tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
@@ -164,6 +174,15 @@ pub struct Endpoint {
     pub host: Host,
     /// UDP port.
     pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Address(address) => write!(f, "{address}:{}", self.port),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
 }
 
 /// An address, or a name to resolve.

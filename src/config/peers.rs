@@ -7,7 +7,7 @@ use super::diagnostic::{Notes, Problem};
 use super::field::Field;
 use super::place::At;
 use super::tunnel::{PeerDraft, WgQuick};
-use crate::net::networks::{ALL, MULTICAST, NOT_GLOBAL, shown, without};
+use crate::net::networks::{ALL, MULTICAST, NOT_GLOBAL, shown, without_all};
 
 /// So many networks are named; who reads them sees what they are about.
 const NAMED: usize = 3;
@@ -35,9 +35,9 @@ fn left_out(peer: &PeerDraft, notes: &mut Notes) {
     if peer.allowed_ips.is_empty() {
         return;
     }
-    let missing = left(vec![ALL], peer.allowed_ips.iter().map(|at| at.value));
+    let missing = without_all(vec![ALL], peer.allowed_ips.iter().map(|at| at.value));
     let private = || NOT_GLOBAL.into_iter().chain([MULTICAST]);
-    let is_public = |network: &Ipv4Network| !left(vec![*network], private()).is_empty();
+    let is_public = |network: &Ipv4Network| !without_all(vec![*network], private()).is_empty();
     let missing: Vec<_> = missing.into_iter().filter(is_public).collect();
     if missing.is_empty() {
         return;
@@ -56,25 +56,4 @@ fn left_out(peer: &PeerDraft, notes: &mut Notes) {
     let place = peer.given.get(&Field::AllowedIps).unwrap_or(&peer.place);
     let right = "write `AllowedIPs = 0.0.0.0/0`, unless that is meant";
     notes.warn(place, Problem::new(wrong, right));
-}
-
-/// What is left of networks without these parts.
-fn left(networks: Vec<Ipv4Network>, holes: impl Iterator<Item = Ipv4Network>) -> Vec<Ipv4Network> {
-    holes.fold(networks, |left, hole| {
-        left.into_iter()
-            .flat_map(|network| without(network, hole))
-            .collect()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_left_has_what_no_part_has() {
-        let halves = ["0.0.0.0/1", "128.0.0.0/1"].map(|text| text.parse().unwrap());
-        assert_eq!(left(vec![ALL], halves.into_iter()), []);
-        assert_eq!(left(vec![ALL], halves.into_iter().take(1)), [halves[1]]);
-    }
 }

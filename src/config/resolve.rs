@@ -13,8 +13,8 @@ use super::place::{At, Place, Source, quiet};
 use super::provider::{Order, Wanted};
 use super::tunnel::{Interface, PeerDraft, WgQuick};
 use super::{
-    Config, Endpoint, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer,
-    Resolvers, Sealed, Secret, Tunnel,
+    Config, Host, Inbound, Lan, Log, LogFormat, LogLevel, Offload, Outbound, Peer, Resolvers,
+    Sealed, Secret, Tunnel,
 };
 use crate::net::IfName;
 use crate::net::lan::private_clients;
@@ -255,9 +255,7 @@ fn peer(index: usize, draft: &PeerDraft, origins: &mut Origins) -> Option<Peer> 
         origins.secret(&key("preshared_key"), preshared);
     }
     let endpoint = draft.endpoint.as_ref();
-    let shown = endpoint
-        .map(|at| endpoint_text(&at.value))
-        .unwrap_or_default();
+    let shown = endpoint.map(|at| at.value.to_string()).unwrap_or_default();
     origins.push(&key("endpoint"), shown, endpoint.map(|at| &at.place));
     let keepalive = draft.keepalive.as_ref();
     let keepalive = origins.flat(&key("persistent_keepalive"), keepalive, "off");
@@ -300,13 +298,6 @@ fn lan(layer: &Layer, tunnel: Option<&Tunnel>, peers: &[Peer], origins: &mut Ori
     Lan {
         inbound: origins.shown("lan.inbound", layer.inbound.as_ref(), inbound, show_in),
         outbound: origins.shown("lan.outbound", layer.outbound.as_ref(), outbound, show_out),
-    }
-}
-
-fn endpoint_text(endpoint: &Endpoint) -> String {
-    match &endpoint.host {
-        Host::Address(address) => format!("{address}:{}", endpoint.port),
-        Host::Name(name) => format!("{name}:{}", endpoint.port),
     }
 }
 

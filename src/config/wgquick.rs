@@ -148,8 +148,8 @@ fn entry(
         section = Section::Peer;
     }
     // Quotes of a hook are its shell's.
-    let (value, offset) = match unquoted(value).filter(|_| !field.is_hook()) {
-        Some(inner) => {
+    let (value, offset) = match quoted(value).filter(|_| !field.is_hook()) {
+        Some((_, inner)) => {
             if !std::mem::replace(&mut seen.quotes, true) {
                 let wrong = "quotes around a value are read as a part of it";
                 let right = "take them away, here and in the other lines";
@@ -204,9 +204,12 @@ fn begins_a_peer(field: Field) -> bool {
     )
 }
 
-/// What is between quotes, where a value is.
-fn unquoted(value: &str) -> Option<&str> {
-    let within = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+/// The quote that a text is between, and what is between.
+pub(super) fn quoted(text: &str) -> Option<(char, &str)> {
+    let within = |quote: char| {
+        let inner = text.strip_prefix(quote)?.strip_suffix(quote)?;
+        Some((quote, inner))
+    };
     within('"').or_else(|| within('\''))
 }
 
@@ -262,9 +265,7 @@ fn unknown(key: &str) -> Problem {
 fn field_named(name: &str) -> Option<Field> {
     // wg(8) takes white space out of every line before it looks.
     let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
-    Field::ALL
-        .into_iter()
-        .find(|field| field.name().eq_ignore_ascii_case(&name))
+    Field::named(&name)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

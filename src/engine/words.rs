@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::config::{Endpoint, Host};
 use crate::control::api::printable;
 use crate::gateway::{Attempt, BlockReason, Event, Gateway, State, Step};
 
@@ -63,13 +62,9 @@ pub(super) fn server(gateway: &Gateway, peer: usize) -> String {
     let Some(peer) = gateway.peers().get(peer) else {
         return "none".to_owned();
     };
-    let Endpoint { host, port } = &peer.endpoint;
-    let at = match host {
-        Host::Address(ip) => format!("{ip}:{port}"),
-        Host::Name(name) => format!("{name}:{port}"),
-    };
+    let at = &peer.endpoint;
     let named = peer.name.as_ref().map(|name| format!("{name} ({at})"));
-    printable(&named.unwrap_or(at))
+    printable(&named.unwrap_or_else(|| at.to_string()))
 }
 
 /// A time in the one unit that a person would take.

@@ -43,20 +43,7 @@ fn start(peers: Vec<Peer>) -> (Gateway, Instant, Vec<Action>) {
 
 fn connected(peers: Vec<Peer>) -> (Gateway, Instant) {
     let (mut gateway, now, _) = start(peers);
-    let permit = Permit::Endpoint {
-        peer: 0,
-        address: A,
-    };
-    let opened = gateway.handle(Event::Granted(permit), now);
-    assert_eq!(
-        opened,
-        [Action::Open {
-            peer: 0,
-            address: A,
-            prove: false
-        }]
-    );
-    assert_eq!(gateway.handle(Event::Handshake, now), []);
+    connects(&mut gateway, (0, A), false, now);
     assert_eq!(
         gateway.state(),
         &State::Connected {
@@ -65,6 +52,20 @@ fn connected(peers: Vec<Peer>) -> (Gateway, Instant) {
         }
     );
     (gateway, now)
+}
+
+/// Grants the way that was asked for, and lets the server answer.
+fn connects(gateway: &mut Gateway, server: (usize, SocketAddrV4), prove: bool, now: Instant) {
+    let (peer, address) = server;
+    let permit = Permit::Endpoint { peer, address };
+    let opened = gateway.handle(Event::Granted(permit), now);
+    let open = Action::Open {
+        peer,
+        address,
+        prove,
+    };
+    assert_eq!(opened, [open]);
+    assert_eq!(gateway.handle(Event::Handshake, now), []);
 }
 
 fn asks(peer: usize, address: SocketAddrV4) -> Vec<Action> {
@@ -153,20 +154,7 @@ fn a_server_through_which_nothing_comes_back_gives_way_to_the_next() {
     let (mut gateway, now) = connected(two());
     assert!(!gateway.is_fruitless());
     assert_eq!(gateway.handle(Event::NothingReturns, now), asks(1, B));
-    let permit = Permit::Endpoint {
-        peer: 1,
-        address: B,
-    };
-    let opened = gateway.handle(Event::Granted(permit), now);
-    assert_eq!(
-        opened,
-        [Action::Open {
-            peer: 1,
-            address: B,
-            prove: true
-        }]
-    );
-    assert_eq!(gateway.handle(Event::Handshake, now), []);
+    connects(&mut gateway, (1, B), true, now);
     assert!(
         gateway.is_fruitless(),
         "an answer to a handshake is no proof"

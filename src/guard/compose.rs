@@ -52,10 +52,7 @@ impl Guard {
 
     /// On which device each LAN exception works.
     fn shares(&self) -> Shares {
-        let (config, seen) = (&self.config, &self.seen);
-        let (uplink, tunnel) = (seen.uplink.as_ref(), &config.tunnel);
-        let inside = tunnel.inside();
-        Shares::of(&config.lan, uplink, &tunnel.device, inside, &seen.links)
+        self.config.shares(self.uplink(), &self.seen.links)
     }
 
     fn holes(&self) -> Holes {

@@ -8,7 +8,7 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 use super::inside::Inside;
-use super::networks::{LINK_LOCAL, METADATA, NoHost, PRIVATE, host, masked, shown, without};
+use super::networks::{LINK_LOCAL, METADATA, NoHost, PRIVATE, host, masked, shown, without_all};
 use super::ports::refused_on_the_lan;
 use super::{Port, Transport};
 
@@ -190,11 +190,7 @@ pub fn private_clients(inside: Inside<'_>, hosts: &[Ipv4Addr]) -> Vec<Ipv4Networ
     let private = inside.private.iter().copied().map(masked);
     let hosts = hosts.iter().map(|ip| Ipv4Network::from(*ip));
     let holes = addresses.chain(resolvers).chain(private).chain(hosts);
-    holes.fold(PRIVATE.to_vec(), |left, hole| {
-        left.into_iter()
-            .flat_map(|network| without(network, hole))
-            .collect()
-    })
+    without_all(PRIVATE.to_vec(), holes)
 }
 
 /// A host that an exception may let a program reach: one of a private network.
@@ -271,7 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::net::networks::{LOOPBACK, MULTICAST};
+    use crate::net::networks::{LOOPBACK, MULTICAST, without};
 
     fn inbound(from: &str) -> Result<Inbound, LanError> {
         Inbound::new(from.parse().unwrap(), "tcp/8080".parse().unwrap())

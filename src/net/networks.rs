@@ -147,6 +147,17 @@ pub fn without(network: Ipv4Network, hole: Ipv4Network) -> Vec<Ipv4Network> {
     halves.flat_map(|half| without(half, hole)).collect()
 }
 
+/// What is left of networks without these parts.
+pub fn without_all(
+    networks: Vec<Ipv4Network>,
+    holes: impl Iterator<Item = Ipv4Network>,
+) -> Vec<Ipv4Network> {
+    holes.fold(networks, |left, hole| {
+        let each = left.into_iter();
+        each.flat_map(|network| without(network, hole)).collect()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,5 +184,13 @@ mod tests {
         for ip in ["1.1.1.1", "10.0.0.0", "169.254.1.1", "223.255.255.255"] {
             assert!(host(ip.parse().unwrap()).is_ok(), "{ip}");
         }
+    }
+
+    #[test]
+    fn what_is_left_has_what_no_part_has() {
+        let halves = ["0.0.0.0/1", "128.0.0.0/1"].map(|text| text.parse().unwrap());
+        assert_eq!(without_all(vec![ALL], halves.into_iter()), []);
+        let first = halves.into_iter().take(1);
+        assert_eq!(without_all(vec![ALL], first), [halves[1]]);
     }
 }

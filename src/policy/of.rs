@@ -81,6 +81,10 @@ impl Policy {
     /// The same, with each LAN exception on the device that it works on.
     #[must_use]
     pub fn shared_out(mut self, shares: &Shares) -> Self {
+        // All of them are on the uplink already.
+        if shares.beside.is_empty() {
+            return self;
+        }
         if let Some(uplink) = &mut self.uplink {
             uplink.inbound.clone_from(&shares.uplink.inbound);
             uplink.outbound.clone_from(&shares.uplink.outbound);

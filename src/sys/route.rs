@@ -18,6 +18,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::link::{self, Device};
 use super::rtnl::{Rtnl, RtnlError};
 use super::rule::{change_rule, rules};
+use crate::net::beside::Link;
 use crate::net::{IfName, Uplink};
 use crate::plan::{self, Change, Kind, Plan, Route, RuleChange, Scope};
 
@@ -41,13 +42,16 @@ pub enum RouteError {
 }
 
 /// The uplink as it is now: the device of the default route, or the one an earlier run of ours in
-/// this namespace took the default route from. `own` is the tunnel. `None` while there is none.
+/// this namespace took the default route from. `links` are those that are up, `own` is the tunnel. `None` while there is none.
 ///
 /// # Errors
 /// Where the kernel refuses, or its answer cannot be read.
-pub fn observe(configured: Option<&IfName>, own: &IfName) -> Result<Option<Uplink>, RouteError> {
-    let addresses = link::addresses()?;
-    Ok(plan::choose(&routes()?, &addresses, configured, own))
+pub fn observe(
+    links: &[Link],
+    configured: Option<&IfName>,
+    own: &IfName,
+) -> Result<Option<Uplink>, RouteError> {
+    Ok(plan::choose(&routes()?, links, configured, own))
 }
 
 /// Like [`observe`], but stays with `last`, the uplink of this process so far, while its device is up and
@@ -57,13 +61,13 @@ pub fn observe(configured: Option<&IfName>, own: &IfName) -> Result<Option<Uplin
 /// # Errors
 /// As [`observe`].
 pub fn observe_again(
+    links: &[Link],
     configured: Option<&IfName>,
     own: &IfName,
     last: &Uplink,
 ) -> Result<Option<Uplink>, RouteError> {
-    let addresses = link::addresses()?;
-    let chosen = plan::choose(&routes()?, &addresses, configured, own);
-    let resumed = || plan::resume(last, &addresses);
+    let chosen = observe(links, configured, own)?;
+    let resumed = || plan::resume(last, links);
     match chosen {
         // Its own device says where its router is, if it names one.
         Some(chosen) if chosen.device == last.device && chosen.gateway.is_some() => {

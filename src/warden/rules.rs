@@ -18,8 +18,8 @@ pub(super) struct Rules {
     kernel: Kernel,
     /// What the kernel holds as far as we know.
     in_force: Option<Ruleset>,
-    /// What that was composed of; `None` if it was of something else.
-    composed_of: Option<(Policy, Vec<IfName>)>,
+    /// The policy that it was composed of, with `devices`; `None` if it was of something else.
+    composed_of: Option<Policy>,
     /// Devices other than loopback and the tunnel, as of the rules that were composed last.
     devices: Vec<IfName>,
     blocked: Counters<(String, String)>,
@@ -71,8 +71,8 @@ impl Rules {
     pub(super) fn draft(&mut self, policy: &Policy) -> std::io::Result<Option<Draft>> {
         let devices = nft::devices()?;
         // With thousands of exceptions composing takes long, and most looks find nothing new.
-        let same = |(of, with): &(Policy, Vec<IfName>)| (of, with) == (policy, &devices);
-        if self.in_force.is_some() && self.composed_of.as_ref().is_some_and(same) {
+        let same = self.composed_of.as_ref() == Some(policy) && self.devices == devices;
+        if same && self.in_force.is_some() {
             return Ok(None);
         }
         let ruleset = Ruleset::of(policy, &devices, self.kernel);
@@ -123,8 +123,8 @@ impl Rules {
     }
 
     fn remember(&mut self, now: Draft) {
-        self.devices.clone_from(&now.devices);
-        self.composed_of = now.policy.map(|policy| (policy, now.devices));
+        self.devices = now.devices;
+        self.composed_of = now.policy;
         self.in_force = Some(now.ruleset);
     }
 

@@ -72,14 +72,14 @@ impl Uplink {
             return Ok(Seen::default());
         }
         let (wanted, own) = (config.uplink.as_ref(), &config.tunnel.device);
+        let links = link::addresses().map_err(RouteError::from)?;
         let uplink = match &self.last {
-            Some(last) => route::observe_again(wanted, own, last),
-            None => route::observe(wanted, own),
+            Some(last) => route::observe_again(&links, wanted, own, last),
+            None => route::observe(&links, wanted, own),
         }?;
         if uplink.is_some() {
             self.last.clone_from(&uplink);
         }
-        let links = link::addresses().map_err(RouteError::from)?;
         Ok(Seen { uplink, links })
     }
 

@@ -23,7 +23,7 @@ use super::ecn::Ecn;
 use super::peer::{Allowed, PeerSetup};
 use super::question::Question;
 use super::rx::Inward;
-use super::session::{OVERHEAD, PADDING, Return, SMALLEST_BUFFER, Sealed, Session};
+use super::session::{OVERHEAD, PADDING, Return, SMALLEST_BUFFER, Sealed, Session, random};
 use super::tun::Tun;
 use super::tx::Outward;
 use super::udp::{self, Receiver, Sender};
@@ -358,7 +358,8 @@ fn ask(link: &mut Link, now: Instant, mtu: u16) {
     let Some(question) = &mut link.question else {
         return;
     };
-    let packet = question.next(random());
+    // Without entropy it is one that anybody could answer: the server, which knows it anyway.
+    let packet = question.next(random().map_or(0, u32::from_ne_bytes));
     let slot = link
         .sender
         .slot(packet.len() + PADDING + OVERHEAD + TIMER_MESSAGE);
@@ -367,11 +368,4 @@ fn ask(link: &mut Link, now: Instant, mtu: u16) {
         Sealed::Queued | Sealed::Exhausted => {}
     }
     link.sender.flush();
-}
-
-/// Without entropy a question is one that anybody could answer: the server, which knows it anyway.
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    u32::from_ne_bytes(bytes)
 }

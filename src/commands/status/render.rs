@@ -1,5 +1,7 @@
 //! The page of `vpngw status`: pure, at most 80 columns wide.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::commands::units::{bytes, count, duration, rate};
 use crate::config::{Inbound, Offload};
 use crate::control::api::{
@@ -258,18 +260,19 @@ fn lan(page: &mut Page, lan: &Lan, state: State) {
 
 /// Who may reach which port. What `private` stands for is many networks, and one line.
 fn by_port(inbound: &[Inbound]) -> Vec<(String, Port)> {
-    let mut lines: Vec<(String, Port)> = Vec::new();
+    let mut counts: BTreeMap<Port, usize> = BTreeMap::new();
     for rule in inbound {
-        let of_port = inbound.iter().filter(|other| other.to() == rule.to());
-        let line = match of_port.count() {
-            0..=3 => rule.from().to_string(),
-            count => format!("{count} networks"),
-        };
-        if !lines.contains(&(line.clone(), rule.to())) {
-            lines.push((line, rule.to()));
-        }
+        *counts.entry(rule.to()).or_default() += 1;
     }
-    lines
+    let mut said = BTreeSet::new();
+    let lines = inbound.iter().map(|rule| {
+        let line = match counts.get(&rule.to()) {
+            Some(count) if *count > 3 => format!("{count} networks"),
+            Some(_) | None => rule.from().to_string(),
+        };
+        (line, rule.to())
+    });
+    lines.filter(|line| said.insert(line.clone())).collect()
 }
 
 fn tunnel(page: &mut Page, tunnel: &Tunnel, state: State) {

@@ -4,6 +4,8 @@ use super::fate::Fate::{Followed, Needless, NotDone, PartOf};
 use super::fate::Idle::Off;
 use super::fate::{Row, row};
 
+const PROXY: &str = "unset it; a program that joins the namespace needs no proxy, and a proxy for others can join it as a program";
+
 /// By subject.
 pub(super) const SERVICES: &[Row] = &[
     // Health.
@@ -180,11 +182,7 @@ pub(super) const SERVICES: &[Row] = &[
     // Proxies.
     row(
         &["HTTPPROXY", "PROXY", "TINYPROXY"],
-        NotDone(
-            Off(&[]),
-            "vpngw has no HTTP proxy",
-            "unset it; a program that joins the namespace needs no proxy, and a proxy for others can join it as a program",
-        ),
+        NotDone(Off(&[]), "vpngw has no HTTP proxy", PROXY),
     ),
     row(&["HTTPPROXY_LISTENING_ADDRESS"], PartOf("HTTPPROXY")),
     row(&["HTTPPROXY_STEALTH"], PartOf("HTTPPROXY")),
@@ -196,11 +194,7 @@ pub(super) const SERVICES: &[Row] = &[
     row(&["HTTPPROXY_PORT"], PartOf("HTTPPROXY")),
     row(
         &["SHADOWSOCKS"],
-        NotDone(
-            Off(&[]),
-            "vpngw has no Shadowsocks proxy",
-            "unset it; a program that joins the namespace needs no proxy, and a proxy for others can join it as a program",
-        ),
+        NotDone(Off(&[]), "vpngw has no Shadowsocks proxy", PROXY),
     ),
     row(&["SHADOWSOCKS_LISTENING_ADDRESS"], PartOf("SHADOWSOCKS")),
     row(&["SHADOWSOCKS_CIPHER"], PartOf("SHADOWSOCKS")),
@@ -211,11 +205,7 @@ pub(super) const SERVICES: &[Row] = &[
     row(&["SHADOWSOCKS_METHOD"], PartOf("SHADOWSOCKS")),
     row(
         &["SOCKS5_ENABLED"],
-        NotDone(
-            Off(&[]),
-            "vpngw has no SOCKS proxy",
-            "unset it; a program that joins the namespace needs no proxy, and a proxy for others can join it as a program",
-        ),
+        NotDone(Off(&[]), "vpngw has no SOCKS proxy", PROXY),
     ),
     row(&["SOCKS5_LISTENING_ADDRESS"], PartOf("SOCKS5_ENABLED")),
     row(&["SOCKS5_USER"], PartOf("SOCKS5_ENABLED")),

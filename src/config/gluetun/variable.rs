@@ -6,6 +6,7 @@ use super::super::diagnostic::{Notes, Problem};
 use super::super::env::{Settings, Target};
 use super::super::place::{Place, Source};
 use super::super::tunnel::PeerDraft;
+use super::super::wgquick::quoted;
 
 pub(super) type Environment = BTreeMap<String, String>;
 
@@ -24,11 +25,8 @@ pub(super) fn set<'a>(
 
 fn unquoted(text: &str) -> &str {
     // Of a list whose items have quotes of their own these are no pair.
-    let inner = |quote: char| {
-        let inner = text.strip_prefix(quote)?.strip_suffix(quote)?;
-        (!inner.contains(quote)).then_some(inner)
-    };
-    inner('"').or_else(|| inner('\'')).unwrap_or(text).trim()
+    let pair = quoted(text).filter(|(quote, inner)| !inner.contains(*quote));
+    pair.map_or(text, |(_, inner)| inner).trim()
 }
 
 /// The variable that counts, if none of ours says the same; a warning for each that does not count.

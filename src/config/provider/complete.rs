@@ -82,15 +82,8 @@ fn address(tunnel: &mut WgQuick, provider: &At<Provider>, notes: &mut Notes) {
         return;
     }
     let address = provider.value.address().unwrap_or_else(|| {
-        let wrong = format!(
-            "`{}` gives each customer an address, and none is set",
-            provider.value
-        );
-        let right = format!(
-            "set {} to the one of the provider's WireGuard file",
-            key(&provider.place, Field::Address)
-        );
-        notes.error(&provider.place, Problem::new(wrong, right));
+        let missing = missing(provider, "an address", Field::Address);
+        notes.error(&provider.place, missing);
         STAND_IN
     });
     let place = default();
@@ -105,18 +98,23 @@ fn preshared(provider: &At<Provider>, template: Option<&PeerDraft>, notes: &mut 
     let given = template.is_some_and(|peer| peer.given.contains_key(&Field::PresharedKey));
     match provider.value.preshared() {
         Preshared::Needed if !given => {
-            let wrong = format!(
-                "`{}` gives each customer a preshared key, and none is set",
-                provider.value
-            );
-            let right = format!(
-                "set {} to the one of the provider's WireGuard file",
-                key(&provider.place, Field::PresharedKey)
-            );
-            notes.error(&provider.place, Problem::new(wrong, right));
+            let missing = missing(provider, "a preshared key", Field::PresharedKey);
+            notes.error(&provider.place, missing);
         }
         Preshared::Needed | Preshared::None => {}
     }
+}
+
+/// What each customer has of his own is not set.
+fn missing(provider: &At<Provider>, what: &str, field: Field) -> Problem {
+    let name = key(&provider.place, field);
+    Problem::new(
+        format!(
+            "`{}` gives each customer {what}, and none is set",
+            provider.value
+        ),
+        format!("set {name} to the one of the provider's WireGuard file"),
+    )
 }
 
 /// The servers that are tried; `None` where it has been noted why there are none.

@@ -27,7 +27,8 @@ use super::noise::{
 use super::peer::PeerSetup;
 use crate::net::Stamp;
 use keypair::{Keypair, Keypairs, Place};
-use outside::{asleep, clock, jitter, new_key, random};
+pub(super) use outside::random;
+use outside::{asleep, clock, jitter, new_key};
 
 pub use returns::Return;
 

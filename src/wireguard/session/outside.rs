@@ -52,7 +52,7 @@ fn read(clock: libc::clockid_t) -> Duration {
 ///
 /// # Errors
 /// The kernel gives none.
-pub(super) fn random<const LEN: usize>() -> io::Result<[u8; LEN]> {
+pub(in crate::wireguard) fn random<const LEN: usize>() -> io::Result<[u8; LEN]> {
     let mut bytes = [0; LEN];
     let flags = rustix::rand::GetRandomFlags::empty();
     // The kernel gives up to 256 bytes whole (getrandom(2)).
